@@ -1,0 +1,6 @@
+//! Placeholder.
+pub mod api;
+pub mod config;
+pub mod ctl;
+pub mod model;
+pub mod netlink;
