@@ -1,0 +1,384 @@
+//! What is in a frame: read once, at fixed offsets, into plain values.
+
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, protocol, vlan};
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct EthernetHeader {
+    dst: [u8; 6],
+    src: [u8; 6],
+    ethertype: U16,
+}
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct TagHeader {
+    tci: U16,
+    ethertype: U16,
+}
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Ipv4Header {
+    version_ihl: u8,
+    tos: u8,
+    total_len: U16,
+    id: U16,
+    flags_fragment: U16,
+    ttl: u8,
+    protocol: u8,
+    checksum: U16,
+    src: [u8; 4],
+    dst: [u8; 4],
+}
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct ArpPacket {
+    hardware: U16,
+    protocol: U16,
+    hardware_len: u8,
+    protocol_len: u8,
+    operation: U16,
+    sender_mac: [u8; 6],
+    sender: [u8; 4],
+    target_mac: [u8; 6],
+    target: [u8; 4],
+}
+
+/// What one frame says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Destination station.
+    pub dst: MacAddr,
+    /// Source station.
+    pub src: MacAddr,
+    /// VLAN of the outermost tag; 0 is a priority tag, which names none.
+    pub vlan: Option<u16>,
+    /// Number of tags: 2 says "two or more".
+    pub tags: u8,
+    /// EtherType behind the tags.
+    pub ethertype: u16,
+    /// Offset of what the EtherType names, bytes from the start of the frame.
+    pub l3: u16,
+    /// The network layer, as far as forwarding needs it.
+    pub network: Network,
+}
+
+/// The network layer of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4; lengths and addresses checked against the frame.
+    Ipv4(Ipv4),
+    /// IPv6; whole, and bridged without a further look.
+    Ipv6,
+    /// ARP for IPv4 over Ethernet.
+    Arp(Arp),
+    /// Anything else, and frames with two tags.
+    Other,
+}
+
+/// What forwarding needs of an IPv4 header (RFC 791).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4 {
+    /// Source address.
+    pub src: [u8; 4],
+    /// Destination address.
+    pub dst: [u8; 4],
+    /// Protocol number.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// Length of the header with its options, bytes.
+    pub header_len: u8,
+    /// Length of the packet, bytes; never more than the frame holds.
+    pub total_len: u16,
+    /// Whether it is a piece of a larger packet, first or later.
+    pub fragment: bool,
+    /// The transport header, where this packet carries it.
+    pub transport: Transport,
+}
+
+/// The transport header of an IPv4 packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP: ports and flag byte (RFC 9293).
+    Tcp {
+        /// Source port.
+        sport: u16,
+        /// Destination port.
+        dport: u16,
+        /// FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
+        flags: u8,
+    },
+    /// UDP (RFC 768).
+    Udp {
+        /// Source port.
+        sport: u16,
+        /// Destination port.
+        dport: u16,
+    },
+    /// ICMP echo (RFC 792): whether it asks, and its identifier.
+    Echo {
+        /// A request (type 8), else a reply (type 0).
+        request: bool,
+        /// Identifier.
+        id: u16,
+    },
+    /// A fragment, an ICMP error or a protocol without ports.
+    None,
+}
+
+/// An ARP packet for IPv4 over Ethernet (RFC 826).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// 1 request, 2 reply.
+    pub operation: u16,
+    /// Who speaks.
+    pub sender_mac: MacAddr,
+    /// The address it speaks for; 0.0.0.0 in a probe (RFC 5227).
+    pub sender: [u8; 4],
+    /// The address asked for.
+    pub target: [u8; 4],
+}
+
+/// Why a frame cannot be forwarded whatever the tables say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Shorter than an Ethernet header, or cut within a tag.
+    Runt,
+    /// An ARP packet that is cut short or speaks of other address kinds.
+    Arp,
+    /// An IPv4 header whose version or lengths contradict the frame.
+    Ipv4,
+    /// A transport header cut short by the packet's own length.
+    Transport,
+    /// An IPv6 header whose version or length contradicts the frame.
+    Ipv6,
+}
+
+/// Reads a frame's headers.
+///
+/// # Errors
+/// [`Malformed`] where the frame contradicts itself: no later stage may trust its lengths.
+#[inline]
+pub fn parse(frame: &[u8]) -> Result<Headers, Malformed> {
+    let (ethernet, rest) = EthernetHeader::ref_from_prefix(frame).map_err(|_| Malformed::Runt)?;
+    let mut headers = Headers {
+        dst: MacAddr(ethernet.dst),
+        src: MacAddr(ethernet.src),
+        vlan: None,
+        tags: 0,
+        ethertype: ethernet.ethertype.get(),
+        l3: ETHERNET_LEN as u16,
+        network: Network::Other,
+    };
+    let mut payload = rest;
+    while is_tag(headers.ethertype) {
+        if headers.tags == 1 {
+            headers.tags = 2;
+            return Ok(headers);
+        }
+        let (tag, rest) = TagHeader::ref_from_prefix(payload).map_err(|_| Malformed::Runt)?;
+        headers.vlan = Some(tag.tci.get() & vlan::VID_MASK);
+        headers.tags = 1;
+        headers.ethertype = tag.ethertype.get();
+        headers.l3 += TAG_LEN as u16;
+        payload = rest;
+    }
+    headers.network = match headers.ethertype {
+        ethertype::IPV4 => Network::Ipv4(ipv4(payload)?),
+        ethertype::ARP => Network::Arp(arp(payload)?),
+        ethertype::IPV6 => ipv6(payload)?,
+        _ => Network::Other,
+    };
+    Ok(headers)
+}
+
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == ethertype::VLAN || ethertype == ethertype::SERVICE_VLAN
+}
+
+fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
+    let (header, _) = Ipv4Header::ref_from_prefix(payload).map_err(|_| Malformed::Ipv4)?;
+    let header_len = usize::from(header.version_ihl & 0x0f) * 4;
+    let total_len = usize::from(header.total_len.get());
+    if header.version_ihl >> 4 != 4
+        || header_len < 20
+        || total_len < header_len
+        || total_len > payload.len()
+    {
+        return Err(Malformed::Ipv4);
+    }
+    // Offset or "more fragments" (RFC 791 §3.1).
+    let fragment = header.flags_fragment.get() & 0x3fff != 0;
+    let transport = if fragment {
+        Transport::None
+    } else {
+        let segment = payload.get(header_len..total_len).ok_or(Malformed::Ipv4)?;
+        transport(header.protocol, segment)?
+    };
+    Ok(Ipv4 {
+        src: header.src,
+        dst: header.dst,
+        protocol: header.protocol,
+        ttl: header.ttl,
+        header_len: header_len as u8,
+        total_len: total_len as u16,
+        fragment,
+        transport,
+    })
+}
+
+fn transport(proto: u8, segment: &[u8]) -> Result<Transport, Malformed> {
+    let word = |at: usize| segment.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let cut = Malformed::Transport;
+    match proto {
+        protocol::TCP => {
+            let offset = usize::from(*segment.get(12).ok_or(cut)? >> 4) * 4;
+            if offset < 20 || offset > segment.len() {
+                return Err(cut);
+            }
+            let flags = segment[13];
+            Ok(Transport::Tcp { sport: word(0).ok_or(cut)?, dport: word(2).ok_or(cut)?, flags })
+        }
+        protocol::UDP => {
+            // 0 would be a jumbogram, which IPv4 does not have (RFC 2675).
+            let length = usize::from(word(4).ok_or(cut)?);
+            if length < 8 || length > segment.len() {
+                return Err(cut);
+            }
+            Ok(Transport::Udp { sport: word(0).ok_or(cut)?, dport: word(2).ok_or(cut)? })
+        }
+        protocol::ICMP => {
+            if segment.len() < 8 {
+                return Err(cut);
+            }
+            match segment[0] {
+                kind @ (0 | 8) => {
+                    Ok(Transport::Echo { request: kind == 8, id: word(4).ok_or(cut)? })
+                }
+                _ => Ok(Transport::None),
+            }
+        }
+        _ => Ok(Transport::None),
+    }
+}
+
+fn arp(payload: &[u8]) -> Result<Arp, Malformed> {
+    let (arp, _) = ArpPacket::ref_from_prefix(payload).map_err(|_| Malformed::Arp)?;
+    let ethernet_ipv4 = arp.hardware.get() == 1
+        && arp.protocol.get() == ethertype::IPV4
+        && (arp.hardware_len, arp.protocol_len) == (6, 4);
+    if !ethernet_ipv4 {
+        return Err(Malformed::Arp);
+    }
+    Ok(Arp {
+        operation: arp.operation.get(),
+        sender_mac: MacAddr(arp.sender_mac),
+        sender: arp.sender,
+        target: arp.target,
+    })
+}
+
+fn ipv6(payload: &[u8]) -> Result<Network, Malformed> {
+    let header: &[u8; 40] =
+        payload.get(..40).and_then(|bytes| bytes.try_into().ok()).ok_or(Malformed::Ipv6)?;
+    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if header[0] >> 4 != 6 || 40 + payload_len > payload.len() {
+        return Err(Malformed::Ipv6);
+    }
+    Ok(Network::Ipv6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TO_VM1: [u8; 12] = [0xfa, 0x16, 0x3e, 0, 0, 1, 0xfa, 0x16, 0x3e, 0, 0, 2];
+
+    fn frame(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+        [&TO_VM1[..], &ethertype.to_be_bytes(), payload].concat()
+    }
+
+    /// A TCP SYN 10.0.0.4:40000 → 10.0.0.3:22 as tcpdump -xx showed it.
+    fn syn() -> Vec<u8> {
+        let mut packet =
+            vec![0x45, 0, 0, 40, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 4, 10, 0, 0, 3];
+        packet.extend([0x9c, 0x40, 0, 22, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xfa, 0xf0, 0, 0, 0, 0]);
+        packet
+    }
+
+    #[test]
+    fn a_tagged_tcp_segment_is_read_whole() {
+        let tagged = frame(ethertype::VLAN, &[&[0x60, 100, 8, 0][..], &syn()].concat());
+        let headers = parse(&tagged).unwrap();
+        assert_eq!((headers.vlan, headers.tags, headers.l3), (Some(100), 1, 18));
+        let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
+        assert_eq!((ip.src, ip.dst, ip.ttl), ([10, 0, 0, 4], [10, 0, 0, 3], 64));
+        assert_eq!(ip.transport, Transport::Tcp { sport: 40000, dport: 22, flags: 2 });
+    }
+
+    #[test]
+    fn a_second_tag_ends_the_reading() {
+        let double = frame(ethertype::VLAN, &[0, 100, 0x81, 0, 0, 102, 8, 0]);
+        let headers = parse(&double).unwrap();
+        assert_eq!((headers.vlan, headers.tags, headers.network), (Some(100), 2, Network::Other));
+    }
+
+    #[test]
+    fn a_fragment_has_no_ports_even_when_it_is_the_first() {
+        let mut packet = syn();
+        packet[6] = 0x20;
+        let headers = parse(&frame(ethertype::IPV4, &packet)).unwrap();
+        let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
+        assert!(ip.fragment);
+        assert_eq!(ip.transport, Transport::None);
+    }
+
+    #[test]
+    fn echo_requests_and_replies_carry_their_identifier() {
+        for (kind, request) in [(8, true), (0, false)] {
+            let mut packet =
+                vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 3, 10, 0, 0, 4];
+            packet.extend([kind, 0, 0, 0, 0xbe, 0xef, 0, 1]);
+            let headers = parse(&frame(ethertype::IPV4, &packet)).unwrap();
+            let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
+            assert_eq!(ip.transport, Transport::Echo { request, id: 0xbeef });
+        }
+    }
+
+    #[test]
+    fn lengths_that_contradict_the_frame_are_malformed() {
+        let mut long = syn();
+        long[3] = 41;
+        let mut short_header = syn();
+        short_header[0] = 0x44;
+        let mut version = syn();
+        version[0] = 0x65;
+        for packet in [long, short_header, version, syn()[..19].to_vec()] {
+            assert_eq!(parse(&frame(ethertype::IPV4, &packet)), Err(Malformed::Ipv4));
+        }
+        let mut offset = syn();
+        offset[32] = 0xf0;
+        assert_eq!(parse(&frame(ethertype::IPV4, &offset)), Err(Malformed::Transport));
+        assert_eq!(parse(&TO_VM1), Err(Malformed::Runt));
+        assert_eq!(parse(&frame(ethertype::VLAN, &[0, 100])), Err(Malformed::Runt));
+        assert_eq!(parse(&frame(ethertype::IPV6, &[0x60; 39])), Err(Malformed::Ipv6));
+    }
+
+    #[test]
+    fn an_arp_probe_is_read_and_a_foreign_one_refused() {
+        let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1, 0xfa, 0x16, 0x3e, 0, 0, 2, 0, 0, 0, 0];
+        arp.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 4]);
+        let headers = parse(&frame(ethertype::ARP, &arp)).unwrap();
+        let Network::Arp(probe) = headers.network else { panic!("{headers:?}") };
+        assert_eq!((probe.operation, probe.sender, probe.target), (1, [0; 4], [10, 0, 0, 4]));
+        arp[4] = 8;
+        assert_eq!(parse(&frame(ethertype::ARP, &arp)), Err(Malformed::Arp));
+        assert_eq!(parse(&frame(ethertype::ARP, &arp[..27])), Err(Malformed::Arp));
+    }
+}
