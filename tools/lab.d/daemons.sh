@@ -1,0 +1,103 @@
+# shellcheck shell=bash
+# `--dataplane trunkline`: a daemon on each node, its configuration, its start and its end.
+
+readonly bpffs=/sys/fs/bpf
+
+write_config() { # node manager
+    local node=$1 manager=$2 name n
+    cat <<TOML
+# Written by tools/lab.
+node = "$node"
+network_manager = "$manager"
+public_interface = "eth1"
+routing_source_ip = "${public_address[$node]}"
+TOML
+    if [[ $manager == vlan ]]; then
+        echo 'vlan_interface = "eth0"'
+    else
+        echo 'flat_interface = "eth0"'
+        echo "flat_network_bridge = \"${bridge[${segments[0]}]}\""
+    fi
+    for name in "${segments[@]}"; do
+        printf '\n[[network]]\nname = "%s"\n' "$name"
+        [[ -z ${vlan[$name]} ]] || echo "vlan = ${vlan[$name]}"
+        echo "cidr = \"${cidr[$name]}\""
+        # FlatManager configures no address anywhere.
+        [[ $manager == flat ]] || echo "gateway = \"${gateway["$node $name"]}\""
+    done
+    for n in "${vms[@]}"; do
+        [[ $(vm_node "$n") == "$node" ]] || continue
+        printf '\n[[vif]]\nname = "vnet%s"\nnetwork = "%s"\nmac = "%s"\naddresses = ["%s"]\n' \
+            "$n" "${vm_segment[$n]}" "$(vm_mac "$n")" "${vm_address[$n]}"
+    done
+}
+
+need_bpffs() {
+    mountpoint -q "$bpffs" && return
+    say "mounting bpffs at $bpffs"
+    mount -t bpf bpf "$bpffs"
+}
+
+start_daemon() { # node flag…
+    local node=$1
+    shift
+    # A session of its own: ^C at the terminal where the lab was built is not meant for it.
+    setsid nsenter --net="/run/netns/tl-$node" -- \
+        "$trunkline" run --node "$node" --config "$run/$node.toml" "$@" >>"$run/$node.log" 2>&1 </dev/null &
+    echo $! >"$run/$node.pid"
+}
+
+daemon_pid() { # node: prints its pid, fails if it does not run
+    local pid
+    [[ -r $run/$1.pid ]] && pid=$(<"$run/$1.pid") && [[ -n $pid ]] || return 1
+    # The number may belong to somebody else by now.
+    [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *trunkline*"--node $1 "* ]] || return 1
+    echo "$pid"
+}
+
+# Prints nothing and fails as long as the daemon does not say `"ready": true`.
+daemon_ready() { # node
+    timeout 5 "$trunkline" ctl --node "$1" status --json 2>/dev/null | jq -e '.ready == true' >/dev/null 2>&1
+}
+
+await_daemon() { # node
+    local node=$1 deadline=$((SECONDS + 20))
+    until daemon_ready "$node"; do
+        if ! daemon_pid "$node" >/dev/null; then
+            show_log "$node"
+            die "trunkline on $node ended before it was ready"
+        elif ((SECONDS >= deadline)); then
+            show_log "$node"
+            die "trunkline on $node was not ready within 20 s"
+        fi
+        sleep 0.1
+    done
+}
+
+show_log() { # node
+    echo "--- log of trunkline on $1 ---" >&2
+    tail -n 60 "$run/$1.log" >&2 || true
+    echo "------------------------------" >&2
+}
+
+stop_daemon() { # node
+    local pid tries
+    pid=$(daemon_pid "$1") || return 0
+    kill -TERM "$pid" 2>/dev/null || return 0
+    for ((tries = 0; tries < 50; tries++)); do
+        daemon_pid "$1" >/dev/null || return 0
+        sleep 0.1
+    done
+    say "trunkline on $1 (pid $pid) ignores SIGTERM, killing it"
+    kill -KILL "$pid" 2>/dev/null || true
+}
+
+# Takes back what a daemon leaves on purpose: programs, pins, the punt link, NIC settings.
+detach_node() { # node
+    if has_ns "$1" && [[ -x $trunkline && ( -e $run/$1.log || -e $bpffs/trunkline/$1 ) ]]; then
+        in_ns "$1" timeout 10 "$trunkline" detach --node "$1" >/dev/null ||
+            say "trunkline detach --node $1 failed; its namespace and pins go all the same"
+    fi
+    rm -rf "$bpffs/trunkline/$1"
+    rm -f "/run/trunkline/$1.sock"
+}
