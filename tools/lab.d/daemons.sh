@@ -62,10 +62,12 @@ daemon_ready() { # node
 
 await_daemon() { # node
     local node=$1 deadline=$((SECONDS + 20))
-    until daemon_ready "$node"; do
+    while true; do
         if ! daemon_pid "$node" >/dev/null; then
             show_log "$node"
             die "trunkline on $node ended before it was ready"
+        elif daemon_ready "$node"; then
+            return
         elif ((SECONDS >= deadline)); then
             show_log "$node"
             die "trunkline on $node was not ready within 20 s"
