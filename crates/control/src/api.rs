@@ -1,1 +1,158 @@
-//! Placeholder.
+//! The control socket, the daemon's end: HTTP and JSON over a Unix socket.
+//!
+//! The daemon is one thread. A question comes to it as a [`Request`] on a channel and goes back on
+//! the request's own channel, so nothing of the daemon is shared and nothing is locked.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::report::{FdbEntry, Port, Problem, Reloaded, Segment, Status};
+
+/// A question to the daemon, and where its answer goes.
+#[derive(Debug)]
+pub enum Request {
+    /// The daemon as a whole.
+    Status(oneshot::Sender<Status>),
+    /// All ports, by number.
+    Ports(oneshot::Sender<Vec<Port>>),
+    /// All segments, by number.
+    Segments(oneshot::Sender<Vec<Segment>>),
+    /// The MACs of one segment (by name) or of all.
+    Fdb(Option<String>, oneshot::Sender<Vec<FdbEntry>>),
+    /// Read the file again; `Err` says why the old configuration stays.
+    Reload(oneshot::Sender<Result<Reloaded, String>>),
+}
+
+/// A daemon that does not answer for this long is told to be stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The socket of the daemon called `node`, unless told otherwise.
+#[must_use]
+pub fn socket_path(node: &str) -> PathBuf {
+    PathBuf::from(format!("/run/trunkline/{node}.sock"))
+}
+
+/// Opens the control socket (mode 0660, its directory 0755 if it has to be made).
+///
+/// A socket file nobody answers on is what a killed daemon left, and is replaced.
+///
+/// # Errors
+/// Another daemon answers there, something that is no socket is there, or the system refuses.
+pub async fn listen(path: &Path) -> io::Result<UnixListener> {
+    let told = |error: io::Error| {
+        io::Error::new(error.kind(), format!("control socket {}: {error}", path.display()))
+    };
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(told)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            let message = "something that is no socket is in its place";
+            return Err(told(io::Error::new(io::ErrorKind::AlreadyExists, message)));
+        }
+        Ok(_) => match UnixStream::connect(path).await {
+            Ok(_) => {
+                let message = "another daemon answers there; give this one another --node";
+                return Err(told(io::Error::new(io::ErrorKind::AddrInUse, message)));
+            }
+            Err(_) => std::fs::remove_file(path).map_err(told)?,
+        },
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(told)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(told)?;
+    Ok(listener)
+}
+
+/// Answers on `listener` until it is dropped, asking the daemon over `requests`.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> io::Result<()> {
+    axum::serve(listener, router(requests)).await
+}
+
+fn router(requests: mpsc::Sender<Request>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/ports", get(ports))
+        .route("/v1/segments", get(segments))
+        .route("/v1/fdb", get(fdb))
+        .route("/v1/reload", post(reload))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this page is asked in another way")
+        })
+        .with_state(Daemon(requests))
+}
+
+/// The daemon, as the handlers see it.
+#[derive(Clone)]
+struct Daemon(mpsc::Sender<Request>);
+
+impl Daemon {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Response> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.0.send(request(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")),
+            Err(_) => Err(problem(StatusCode::GATEWAY_TIMEOUT, "the daemon does not answer")),
+        }
+    }
+}
+
+/// The answer as JSON, or the problem with getting it.
+fn json<T: Serialize>(answer: Result<T, Response>) -> Response {
+    answer.map_or_else(|problem| problem, |answer| Json(answer).into_response())
+}
+
+fn problem(status: StatusCode, error: &str) -> Response {
+    (status, Json(Problem { error: error.into() })).into_response()
+}
+
+async fn status(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Status).await)
+}
+
+async fn ports(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Ports).await)
+}
+
+async fn segments(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Segments).await)
+}
+
+#[derive(Deserialize)]
+struct Of {
+    segment: Option<String>,
+}
+
+async fn fdb(State(daemon): State<Daemon>, Query(of): Query<Of>) -> Response {
+    json(daemon.ask(|reply| Request::Fdb(of.segment, reply)).await)
+}
+
+async fn reload(State(daemon): State<Daemon>) -> Response {
+    match daemon.ask(Request::Reload).await {
+        Ok(Ok(reloaded)) => Json(reloaded).into_response(),
+        Ok(Err(reason)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &reason),
+        Err(problem) => problem,
+    }
+}

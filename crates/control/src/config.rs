@@ -1,1 +1,269 @@
-//! Placeholder.
+//! What the operator said: the file, read key by key with the line each one stands in.
+//!
+//! Nothing is judged here beyond spelling and type; [`crate::model`] says what it means. Every
+//! error names file and line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::flags::{Flags, NetworkKind};
+use crate::keys::{known, nearest};
+
+/// The file that is read when no other is named, if it exists.
+pub const DEFAULT_FILE: &str = "/etc/trunkline/trunkline.toml";
+
+/// Why a configuration is refused: where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `left.toml:12`, `left.toml` or a flag such as `--batch`; empty for the whole.
+    pub place: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place.as_str() {
+            "" => out.write_str(&self.message),
+            place => write!(out, "{place}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// One `[[network]]`: nova's row in its networks table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkEntry {
+    /// Name of the segment, unique on the node.
+    pub name: String,
+    /// Else the node's `network_manager`.
+    pub kind: Option<NetworkKind>,
+    /// 1 to 4094; wide, so that a wrong number gets our own words.
+    pub vlan: Option<i64>,
+    /// The subnet.
+    pub cidr: Option<Ipv4Net>,
+    /// This node's own address in it.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name of the host port, nova's bridge.
+    pub bridge: Option<String>,
+    /// NIC to use instead of the kind's (nova's `bridge_interface`).
+    pub interface: Option<String>,
+    /// Networks in one zone route to each other.
+    pub zone: Option<String>,
+    /// Bytes of IP packet.
+    pub mtu: Option<u32>,
+    /// Learned MACs at most.
+    pub fdb_limit: Option<u32>,
+}
+
+/// One `[[vif]]`: the interface of a VM on this node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VifEntry {
+    /// Name of the tap or veth; it need not exist yet.
+    pub name: String,
+    /// Name of the network it is in.
+    pub network: String,
+    /// The VM's MAC.
+    pub mac: String,
+    /// The VM's addresses.
+    #[serde(default)]
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// One `[[fdb]]`: a MAC that is not learned but told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FdbEntry {
+    /// Name of the network.
+    pub network: String,
+    /// The station.
+    pub mac: String,
+    /// `trunk` or the name of a vif.
+    pub port: String,
+}
+
+/// The lines a table's keys stand in, counted from 1.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    first: usize,
+    keys: BTreeMap<String, usize>,
+}
+
+impl Lines {
+    /// Where `key` stands, or the table's first line if it is not there.
+    #[must_use]
+    pub fn of(&self, key: &str) -> usize {
+        self.keys.get(key).copied().unwrap_or(self.first)
+    }
+
+    /// Where the table begins.
+    #[must_use]
+    pub fn first(&self) -> usize {
+        self.first
+    }
+}
+
+/// A table of the file with its lines.
+#[derive(Clone, Debug)]
+pub struct Entry<T> {
+    /// What it says.
+    pub value: T,
+    /// Where it says it.
+    pub lines: Lines,
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// As the operator named it; empty if there is none.
+    pub name: String,
+    /// Keys before the first table.
+    pub settings: Flags,
+    /// Their lines.
+    pub lines: Lines,
+    /// Networks in the order of the file.
+    pub networks: Vec<Entry<NetworkEntry>>,
+    /// Vifs in the order of the file.
+    pub vifs: Vec<Entry<VifEntry>>,
+    /// Static fdb entries in the order of the file.
+    pub fdb: Vec<Entry<FdbEntry>>,
+}
+
+impl File {
+    /// The file `flags` name, else [`DEFAULT_FILE`] if it exists, else an empty one.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not UTF-8, is not TOML, or has an unknown key or a wrong type.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let path = match &flags.config {
+            Some(path) => path.clone(),
+            None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
+            None => return Ok(Self::default()),
+        };
+        let name = path.display().to_string();
+        let bytes = std::fs::read(&path).map_err(|error| ConfigError {
+            place: name.clone(),
+            message: format!("cannot be read: {error}"),
+        })?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(&name, text),
+            Err(error) => {
+                let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+                Err(ConfigError { place: format!("{name}:{line}"), message: "not UTF-8".into() })
+            }
+        }
+    }
+
+    /// The file called `name` with this text.
+    ///
+    /// # Errors
+    /// It is not TOML, or has an unknown key or a wrong type.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let newlines = text.match_indices('\n').map(|(at, _)| at).collect();
+        let source = Source { name, newlines };
+        let table = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
+        let span = table.span();
+        let mut table = table.into_inner();
+        let networks = source.tables(&mut table, "network")?;
+        let vifs = source.tables(&mut table, "vif")?;
+        let fdb = source.tables(&mut table, "fdb")?;
+        let top = Spanned::new(span, DeValue::Table(table));
+        let Entry { value: settings, lines } = source.entry(top, &["network", "vif", "fdb"])?;
+        Ok(Self { name: name.into(), settings, lines, networks, vifs, fdb })
+    }
+}
+
+/// The file's name and where its lines end, to say where something is in it.
+struct Source<'n> {
+    name: &'n str,
+    newlines: Vec<usize>,
+}
+
+impl Source<'_> {
+    /// Takes the tables `[[key]]` out of `table`.
+    fn tables<T: DeserializeOwned>(
+        &self,
+        table: &mut DeTable<'_>,
+        key: &str,
+    ) -> Result<Vec<Entry<T>>, ConfigError> {
+        let Some(value) = table.remove(key) else { return Ok(Vec::new()) };
+        let span = value.span();
+        let wrong = || {
+            let message = format!("'{key}' is a list of tables: write [[{key}]] above each one");
+            self.error(span.clone(), message)
+        };
+        let DeValue::Array(array) = value.into_inner() else { return Err(wrong()) };
+        let mut entries = Vec::new();
+        for item in array {
+            if !matches!(item.get_ref(), DeValue::Table(_)) {
+                return Err(wrong());
+            }
+            entries.push(self.entry(item, &[])?);
+        }
+        Ok(entries)
+    }
+
+    /// One table as `T`; `also` are keys that are known but not `T`'s.
+    fn entry<T: DeserializeOwned>(
+        &self,
+        item: Spanned<DeValue<'_>>,
+        also: &[&'static str],
+    ) -> Result<Entry<T>, ConfigError> {
+        let span = item.span();
+        let mut lines = Lines { first: self.line(span.start), keys: BTreeMap::new() };
+        let mut values = Vec::new();
+        if let DeValue::Table(table) = item.get_ref() {
+            let keys = [known::<T>(), also].concat();
+            let strangers = table.keys().filter(|key| !keys.contains(&key.get_ref().as_ref()));
+            if let Some(key) = strangers.min_by_key(|key| key.span().start) {
+                return Err(self.error(key.span(), unknown(key.get_ref(), &keys)));
+            }
+            for (key, value) in table {
+                lines.keys.insert(key.get_ref().to_string(), self.line(key.span().start));
+                values.push((key.get_ref().to_string(), value.span()));
+            }
+        }
+        let value = T::deserialize(ValueDeserializer::from(item)).map_err(|error| {
+            let at = error.span().unwrap_or(span);
+            // The message tells the type, not the key it belongs to.
+            let inside = |whole: &Range<usize>| whole.start <= at.start && at.end <= whole.end;
+            match values.iter().find(|(_, value)| inside(value)) {
+                Some((key, _)) => self.error(at, format!("{key}: {}", error.message())),
+                None => self.error(at, error.message().replace('`', "'")),
+            }
+        })?;
+        Ok(Entry { value, lines })
+    }
+
+    fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        let message = error.message().lines().next().unwrap_or("not TOML").to_string();
+        self.error(error.span().unwrap_or(0..0), message)
+    }
+
+    fn error(&self, span: Range<usize>, message: String) -> ConfigError {
+        ConfigError { place: format!("{}:{}", self.name, self.line(span.start)), message }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        1 + self.newlines.partition_point(|newline| *newline < at)
+    }
+}
+
+fn unknown(key: &str, keys: &[&str]) -> String {
+    match nearest(key, keys) {
+        Some(near) => format!("unknown key '{key}' (did you mean '{near}'?)"),
+        None => format!("unknown key '{key}'; known are {}", keys.join(", ")),
+    }
+}

@@ -1,1 +1,198 @@
-//! Placeholder.
+//! What the configuration means. A [`Model`] cannot be invalid: making one checks everything that
+//! can be known without looking at the machine ([`crate::netlink`] looks).
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use wire::MacAddr;
+
+use crate::config::{ConfigError, File};
+use crate::flags::{Flags, Hook, NetworkKind, XdpMode};
+use crate::rules;
+
+/// The node as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Name of the node; fit to be a directory's and a socket's name.
+    pub node: String,
+    /// The file it came from; `None` if there is none.
+    pub config: Option<PathBuf>,
+    /// Where `ctl` finds the daemon.
+    pub control_socket: PathBuf,
+    /// Source address of tenants without a floating address.
+    pub routing_source_ip: Option<Ipv4Addr>,
+    /// The NICs, each once.
+    pub nics: Vec<Nic>,
+    /// The segments, in the order of the file.
+    pub networks: Vec<Network>,
+    /// The VMs' interfaces, in the order of the file.
+    pub vifs: Vec<Vif>,
+    /// MACs that are told, not learned.
+    pub static_fdb: Vec<StaticFdb>,
+    /// Sizes and modes.
+    pub tuning: Tuning,
+}
+
+/// A NIC and what it is used for; at least one of the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// Name of the interface.
+    pub name: String,
+    /// Carries tenants' frames.
+    pub trunk: bool,
+    /// Leads to the provider.
+    pub public: bool,
+}
+
+/// A segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Unique on the node.
+    pub name: String,
+    /// nova's manager of it.
+    pub kind: NetworkKind,
+    /// Tag on the trunk, 1 to 4094; `None` if it travels untagged.
+    pub vlan: Option<u16>,
+    /// Name of its trunk NIC, one of [`Model::nics`].
+    pub uplink: String,
+    /// Name of its host port, at most 12 bytes.
+    pub bridge: String,
+    /// The subnet.
+    pub cidr: Option<Ipv4Net>,
+    /// This node's own address in the subnet; never for [`NetworkKind::Flat`].
+    pub gateway: Option<Ipv4Addr>,
+    /// Networks of one zone route to each other and do not overlap.
+    pub zone: String,
+    /// Bytes of IP packet, 1280 to 9000.
+    pub mtu: u32,
+    /// Learned MACs at most.
+    pub fdb_limit: u32,
+}
+
+/// The interface of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vif {
+    /// Name of the tap or veth; it need not exist yet.
+    pub name: String,
+    /// Index into [`Model::networks`].
+    pub network: usize,
+    /// The VM's MAC, unique on the node.
+    pub mac: MacAddr,
+    /// The VM's addresses, inside the network's subnet, unique in its zone.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// Where a told MAC is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticFdb {
+    /// Index into [`Model::networks`].
+    pub network: usize,
+    /// The station; unique in its network.
+    pub mac: MacAddr,
+    /// The port it is behind.
+    pub port: StaticPort,
+}
+
+/// The port of a [`StaticFdb`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaticPort {
+    /// The network's uplink.
+    Trunk,
+    /// Index into [`Model::vifs`]; a vif of the same network.
+    Vif(usize),
+}
+
+/// Sizes and modes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Worker threads; `None` is one per NIC queue.
+    pub workers: Option<u16>,
+    /// Cores for them, each once; empty lets the daemon choose.
+    pub cores: Vec<usize>,
+    /// Descriptors in an AF_XDP receive or transmit ring, a power of two.
+    pub rings: u32,
+    /// Frames of packet memory; `None` is sized by the rings.
+    pub frames: Option<u32>,
+    /// Packets taken at once, 1 to 32.
+    pub batch: usize,
+    /// Busy-polling before sleep; zero sleeps at once.
+    pub busy_poll: Duration,
+    /// How AF_XDP sockets are bound.
+    pub xdp_mode: XdpMode,
+    /// Hook on NICs.
+    pub hook: Hook,
+    /// Hook on vifs.
+    pub vif_hook: Hook,
+    /// Connections the table has room for.
+    pub connections: u32,
+    /// Packets per second that a port may send to the workers.
+    pub punt_rate: u32,
+    /// Packets that a port may send to the workers at once.
+    pub punt_burst: u32,
+    /// After this a learned MAC that was not seen is forgotten.
+    pub fdb_ageing: Duration,
+}
+
+impl Model {
+    /// The model of `flags` and of the file they name (or the default file, if it exists).
+    ///
+    /// # Errors
+    /// [`ConfigError`] says where and why.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        rules::model(flags, &File::load(flags)?)
+    }
+
+    /// The model of `flags` and of a file called `name` with this text.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says where and why.
+    pub fn from_text(flags: &Flags, name: &str, text: &str) -> Result<Self, ConfigError> {
+        rules::model(flags, &File::parse(name, text)?)
+    }
+
+    /// The settings that differ in `other` and cannot change while the daemon runs.
+    ///
+    /// Networks, vifs, static fdb entries, `fdb_ageing`, `punt_rate` and `punt_burst` can.
+    #[must_use]
+    pub fn restart_needed(&self, other: &Self) -> Vec<&'static str> {
+        let (one, two) = (&self.tuning, &other.tuning);
+        [
+            ("node", self.node != other.node),
+            ("control_socket", self.control_socket != other.control_socket),
+            ("the NICs in use", self.nics_by_name() != other.nics_by_name()),
+            ("routing_source_ip", self.routing_source_ip != other.routing_source_ip),
+            ("workers", one.workers != two.workers),
+            ("cores", one.cores != two.cores),
+            ("rings", one.rings != two.rings),
+            ("frames", one.frames != two.frames),
+            ("batch", one.batch != two.batch),
+            ("busy_poll", one.busy_poll != two.busy_poll),
+            ("xdp_mode", one.xdp_mode != two.xdp_mode),
+            ("hook", one.hook != two.hook),
+            ("vif_hook", one.vif_hook != two.vif_hook),
+            ("connections", one.connections != two.connections),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
+    /// Largest MTU of the networks that use this NIC as their trunk, bytes; `None` without any.
+    #[must_use]
+    pub fn mtu_on(&self, nic: &str) -> Option<u32> {
+        self.networks
+            .iter()
+            .filter(|network| network.uplink == nic)
+            .map(|network| network.mtu)
+            .max()
+    }
+
+    // Networks come and go in any order; that alone changes no NIC.
+    fn nics_by_name(&self) -> Vec<&Nic> {
+        let mut nics: Vec<&Nic> = self.nics.iter().collect();
+        nics.sort_by(|a, b| a.name.cmp(&b.name));
+        nics
+    }
+}

@@ -1,0 +1,321 @@
+//! Every setting of the daemon, as a flag and as a key of the file.
+//!
+//! One struct is both, so that a flag cannot exist without its key: `--vlan-interface` is
+//! `vlan_interface`. A flag wins over the file. Networks, vifs and static fdb entries are in the
+//! file only.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::nearest;
+
+/// What the operator set; nothing here has a default filled in ([`crate::model`] does that).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Flags {
+    /// File with networks, vifs and settings [default: /etc/trunkline/trunkline.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Name of this node: of its pins and of its control socket [default: the hostname]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Control socket [default: /run/trunkline/<node>.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+
+    /// Kind of the networks that do not name theirs: vlan, flat or flatdhcp [default: vlan]
+    #[arg(long, value_name = "KIND")]
+    pub network_manager: Option<NetworkKind>,
+    /// NIC that carries the tenants' VLANs
+    #[arg(long, value_name = "NIC")]
+    pub vlan_interface: Option<String>,
+    /// NIC that carries the flat network [default: eth0]
+    #[arg(long, value_name = "NIC")]
+    pub flat_interface: Option<String>,
+    /// Bridge name of flat networks that do not name theirs
+    #[arg(long, value_name = "BRIDGE")]
+    pub flat_network_bridge: Option<String>,
+    /// NIC towards the provider, shared with the host's own traffic
+    #[arg(long, value_name = "NIC")]
+    pub public_interface: Option<String>,
+    /// Address that tenants without a floating address are seen with
+    #[arg(long, value_name = "ADDRESS")]
+    pub routing_source_ip: Option<Ipv4Addr>,
+
+    /// Number of worker threads [default: one per NIC queue]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u16>,
+    /// Cores to pin the workers to, such as 0,2-3 [default: the last ones of the machine]
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<Cores>,
+    /// Descriptors in an AF_XDP receive or transmit ring, a power of two [default: 2048]
+    #[arg(long, value_name = "N")]
+    pub rings: Option<u32>,
+    /// Frames in the packet memory [default: sized by rings and workers]
+    #[arg(long, value_name = "N")]
+    pub frames: Option<u32>,
+    /// Packets taken at once, at most 32 [default: 32]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u8>,
+    /// Busy-poll this long, in microseconds, before sleeping [default: 0, sleep at once]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub busy_poll: Option<u32>,
+    /// How AF_XDP moves packets: auto, zerocopy, copy or generic [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub xdp_mode: Option<XdpMode>,
+    /// Hook on NICs: auto, xdp or tc [default: auto]
+    #[arg(long, value_name = "HOOK")]
+    pub hook: Option<Hook>,
+    /// Hook on vifs: auto, tc or xdp [default: auto]
+    #[arg(long, value_name = "HOOK")]
+    pub vif_hook: Option<Hook>,
+    /// Connections the table has room for [default: 250000]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u32>,
+    /// Packets per second that one port may send to the workers [default: 500000]
+    //
+    // Until established flows are replayed by the kernel every packet takes this way, so the
+    // default is far above what a port needs for its misses alone.
+    #[arg(long, value_name = "PACKETS")]
+    pub punt_rate: Option<u32>,
+    /// Packets that one port may send to the workers at once [default: 4096]
+    #[arg(long, value_name = "PACKETS")]
+    pub punt_burst: Option<u32>,
+    /// Seconds after which a learned MAC that was not seen is forgotten [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub fdb_ageing: Option<u32>,
+}
+
+impl Flags {
+    /// These settings, and `file`'s where these say nothing.
+    #[must_use]
+    pub fn over(&self, file: &Self) -> Self {
+        let flag = self.clone();
+        let file = file.clone();
+        Self {
+            config: flag.config,
+            node: flag.node.or(file.node),
+            control_socket: flag.control_socket.or(file.control_socket),
+            network_manager: flag.network_manager.or(file.network_manager),
+            vlan_interface: flag.vlan_interface.or(file.vlan_interface),
+            flat_interface: flag.flat_interface.or(file.flat_interface),
+            flat_network_bridge: flag.flat_network_bridge.or(file.flat_network_bridge),
+            public_interface: flag.public_interface.or(file.public_interface),
+            routing_source_ip: flag.routing_source_ip.or(file.routing_source_ip),
+            workers: flag.workers.or(file.workers),
+            cores: flag.cores.or(file.cores),
+            rings: flag.rings.or(file.rings),
+            frames: flag.frames.or(file.frames),
+            batch: flag.batch.or(file.batch),
+            busy_poll: flag.busy_poll.or(file.busy_poll),
+            xdp_mode: flag.xdp_mode.or(file.xdp_mode),
+            hook: flag.hook.or(file.hook),
+            vif_hook: flag.vif_hook.or(file.vif_hook),
+            connections: flag.connections.or(file.connections),
+            punt_rate: flag.punt_rate.or(file.punt_rate),
+            punt_burst: flag.punt_burst.or(file.punt_burst),
+            fdb_ageing: flag.fdb_ageing.or(file.fdb_ageing),
+        }
+    }
+
+    /// Whether the command line sets `key` (in the file's spelling).
+    #[must_use]
+    pub fn sets(&self, key: &str) -> bool {
+        // An unset Option is left out, so a key that is there was set.
+        toml::Table::try_from(self).is_ok_and(|set| set.contains_key(key))
+    }
+}
+
+/// How a network's frames travel: nova's three network managers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum NetworkKind {
+    /// 802.1Q-tagged on the trunk (nova.network.manager.VlanManager).
+    #[default]
+    Vlan,
+    /// Untagged, and nothing is configured on this node (FlatManager).
+    Flat,
+    /// Untagged, with a gateway on this node (FlatDHCPManager).
+    FlatDhcp,
+}
+
+impl FromStr for NetworkKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // nova wants a class path, people write its last part.
+        let short = match text.rsplit('.').next().unwrap_or(text) {
+            "VlanManager" => "vlan",
+            "FlatManager" => "flat",
+            "FlatDHCPManager" => "flatdhcp",
+            _ => text,
+        };
+        choose(short, &[("vlan", Self::Vlan), ("flat", Self::Flat), ("flatdhcp", Self::FlatDhcp)])
+    }
+}
+
+impl fmt::Display for NetworkKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Vlan => "vlan",
+            Self::Flat => "flat",
+            Self::FlatDhcp => "flatdhcp",
+        })
+    }
+}
+
+/// How AF_XDP sockets are bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum XdpMode {
+    /// The first of zero copy, copy and generic that works.
+    #[default]
+    Auto,
+    /// The NIC's driver reads and writes packet memory itself.
+    ZeroCopy,
+    /// Native XDP, the kernel copies.
+    Copy,
+    /// XDP after the kernel made its own buffer: works everywhere, slowest.
+    Generic,
+}
+
+impl FromStr for XdpMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        choose(
+            text,
+            &[
+                ("auto", Self::Auto),
+                ("zerocopy", Self::ZeroCopy),
+                ("copy", Self::Copy),
+                ("generic", Self::Generic),
+            ],
+        )
+    }
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::ZeroCopy => "zerocopy",
+            Self::Copy => "copy",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// Where a port's kernel program sits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Hook {
+    /// tc on veth and tap (keeps GSO packets whole), XDP on NICs with native XDP.
+    #[default]
+    Auto,
+    /// XDP: fastest for small packets.
+    Xdp,
+    /// tc ingress.
+    Tc,
+}
+
+impl FromStr for Hook {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        choose(text, &[("auto", Self::Auto), ("xdp", Self::Xdp), ("tc", Self::Tc)])
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        })
+    }
+}
+
+/// Cores, each once, in the order given; written like `0,2-3`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cores(pub Vec<usize>);
+
+/// No machine has more, and a mistyped range must not fill the memory.
+const MAX_CORE: usize = 8191;
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a list of cores; write it like 0,2-3");
+        let core = |number: &str| match number.trim().parse::<usize>() {
+            Ok(core) if core <= MAX_CORE => Ok(core),
+            _ => Err(wrong()),
+        };
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (core(first)?, core(last)?);
+            if first > last {
+                return Err(wrong());
+            }
+            for core in first..=last {
+                if cores.contains(&core) {
+                    return Err(format!("core {core} is twice in '{text}'"));
+                }
+                cores.push(core);
+            }
+        }
+        Ok(Self(cores))
+    }
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, core) in self.0.iter().enumerate() {
+            write!(out, "{}{core}", if place == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// The choice named `text`, or the words to say which there are.
+fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*choice);
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    let hint = match nearest(text, &names) {
+        Some(name) => format!(" (did you mean '{name}'?)"),
+        None => String::new(),
+    };
+    Err(format!("'{text}' is none of {}{hint}", names.join(", ")))
+}
+
+/// serde reads and writes these four as the text people type.
+macro_rules! as_text {
+    ($($kind:ty),*) => {$(
+        impl TryFrom<String> for $kind {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$kind> for String {
+            fn from(kind: $kind) -> Self {
+                kind.to_string()
+            }
+        }
+    )*};
+}
+
+as_text!(NetworkKind, XdpMode, Hook, Cores);
