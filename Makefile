@@ -1,0 +1,44 @@
+# `make demo` shows it, `make test` proves it, `make check` reads it. All of them want root: the first two build
+# networks out of namespaces, and what is missing on the machine is installed.
+#
+#   make demo HOOK=xdp VIF_HOOK=xdp      XDP programs everywhere (default: auto, which is tc on the lab's veths)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+
+flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
+scripts := tools/lab tools/lab.d/linux-rules tools/demo tools/install-deps .ci/run
+
+.PHONY: build demo test check lab-up lab-down clean
+
+build:
+	tools/install-deps
+	cargo build --release --locked
+
+demo: build
+	tools/demo $(flags)
+
+# The tests themselves are built in the dev profile, with overflow checks; what runs in the lab is the release binary.
+test: build
+	cargo test --locked --workspace --exclude trunkline
+	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir target/loom -p conntrack --test loom
+	cargo test --locked -p trunkline -- --test-threads=1
+
+check:
+	tools/install-deps check
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+	cargo xtask layers
+	if command -v shellcheck >/dev/null; then shellcheck -x -a $(scripts); \
+	else echo "shellcheck is not installed: shell scripts not checked"; fi
+
+lab-up: build
+	tools/lab up $(flags)
+
+lab-down:
+	tools/lab down
+
+clean:
+	cargo clean
