@@ -22,10 +22,12 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod compile;
 pub mod config;
 pub mod ctl;
 pub mod flags;
 mod keys;
+pub mod learn;
 pub mod model;
 pub mod netlink;
 pub mod numbers;
