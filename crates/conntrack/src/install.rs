@@ -1,0 +1,286 @@
+//! Opening a connection: two lines, or none.
+//!
+//! Two installers may want one key at the same moment. A compare-and-swap on a free line does not
+//! keep them apart, since each finds another free line. So a key is taken in four moves:
+//!
+//! 1. claim a free line by compare-and-swap;
+//! 2. write the key into it, while it is only claimed;
+//! 3. a sequentially consistent fence;
+//! 4. look through both homes for the same key in another line.
+//!
+//! Of two installers of a key, the one whose fence is the later sees the other's line in its
+//! fourth move. A *live* line is used. Of two *claimed* ones the higher index gives way and
+//! begins again; the lower waits until the higher has given way, or, having looked too early to
+//! see the lower, has gone live.
+//!
+//! A connection takes its two keys in the order of the keys, so that two installers which want
+//! the same two (both ends start at the same instant) do not wait for each other. Publishing
+//! has its own order: the reply's line first, so that no answer finds its line missing.
+
+use crate::flow::{Flow, Rewrite};
+use crate::key::FlowKey;
+use crate::layout::{self, FREE, HOME, REPLY, SEEN, STAMP_SHIFT, state};
+use crate::line::Holding;
+use crate::sync::{Ordering, PATIENCE, fence, pause};
+use crate::table::Table;
+
+/// How often an installer begins again after it gave way or lost a free line.
+const ATTEMPTS: u32 = 16;
+
+/// One direction of a connection to be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLine {
+    /// What its packets are found by.
+    pub key: FlowKey,
+    /// What is to be done to them; without `PATH_KNOWN` the line is there but not replayed.
+    pub rewrite: Rewrite,
+}
+
+/// What an install came to.
+#[derive(Clone, Copy, Debug)]
+pub enum Installed {
+    /// Both lines are live.
+    New {
+        /// The line of the packet that opened the connection.
+        original: Flow,
+        /// The line of the answers.
+        reply: Flow,
+    },
+    /// Somebody else had installed the original's key; nothing was changed. Use this flow, as if
+    /// [`Table::find`] had found it (it may be the reply's direction, or its path unknown).
+    Existing(Flow),
+}
+
+/// Why nothing was installed. No line is left behind.
+#[derive(Clone, Copy, Debug)]
+pub enum InstallError {
+    /// No free line in the homes of a key.
+    Full,
+    /// The reply's key is another connection's, whose flow this is. With SNAT: try another port.
+    ReplyTaken(Flow),
+    /// The reply's key equals the original's (a VM that talks to its own floating address with
+    /// equal ports). It counts as taken. With SNAT: try another port.
+    ReplyIsOriginal,
+    /// Another installer of the same keys lost its processor half-way. Try again with the next
+    /// packet.
+    Contended,
+}
+
+impl std::fmt::Display for InstallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InstallError::Full => write!(f, "no free line in the key's homes"),
+            InstallError::ReplyTaken(flow) => {
+                write!(f, "the reply's key is in line {}", flow.index)
+            }
+            InstallError::ReplyIsOriginal => write!(f, "the reply's key equals the original's"),
+            InstallError::Contended => write!(f, "another installer of the same key is half-way"),
+        }
+    }
+}
+
+impl std::error::Error for InstallError {}
+
+/// A line of one's own that is not live yet.
+struct Claim {
+    index: u32,
+    count: u64,
+}
+
+/// A key after the attempt to take it.
+enum Taken {
+    ByMe(Claim),
+    Already(Flow),
+}
+
+/// A look through a key's homes before anything is claimed.
+enum Survey {
+    /// The key is live.
+    Live(Flow),
+    /// Somebody is about to install the key, or to change its line.
+    Wait,
+    /// The key is nowhere: a free line of the emptier home, and its word 0.
+    Room(u32, u64),
+    Full,
+}
+
+/// The outcome of the fourth move.
+enum Contest {
+    Won,
+    Lost(Flow),
+    GiveWay,
+    Stuck,
+}
+
+impl Table {
+    /// Opens a connection: both lines under one stamp, or none.
+    ///
+    /// The original's line counts as seen at `now`, the reply's not yet. Existing keys:
+    ///
+    /// | original's | reply's | result |
+    /// | --- | --- | --- |
+    /// | free | free | `New` |
+    /// | live | any | `Existing`, the flow of the original's key |
+    /// | free | live | `ReplyTaken`, the flow of the reply's key |
+    pub fn install(
+        &self,
+        original: &NewLine,
+        reply: &NewLine,
+        stamp: u32,
+        now: u32,
+    ) -> Result<Installed, InstallError> {
+        if original.key == reply.key {
+            return Err(InstallError::ReplyIsOriginal);
+        }
+        let in_order = original.key < reply.key;
+        let (first, second) =
+            if in_order { (original.key, reply.key) } else { (reply.key, original.key) };
+        let first = Ok(self.take(first)?);
+        let second = self.take(second);
+        let (mine, other) = if in_order { (first, second) } else { (second, first) };
+        match (mine, other) {
+            (Ok(Taken::ByMe(mine)), Ok(Taken::ByMe(other))) => {
+                Ok(self.open(original, mine, reply, other, stamp, now))
+            }
+            (Ok(Taken::Already(flow)), other) => {
+                self.roll_back(other);
+                Ok(Installed::Existing(flow))
+            }
+            (Err(why), taken) | (taken, Err(why)) => {
+                self.roll_back(taken);
+                Err(why)
+            }
+            (mine, Ok(Taken::Already(flow))) => {
+                self.roll_back(mine);
+                Err(InstallError::ReplyTaken(flow))
+            }
+        }
+    }
+
+    /// Fills two claimed lines and publishes them.
+    fn open(
+        &self,
+        original: &NewLine,
+        mine: Claim,
+        reply: &NewLine,
+        other: Claim,
+        stamp: u32,
+        now: u32,
+    ) -> Installed {
+        let fill = |new: &NewLine, claim: &Claim, partner: &Claim, bits: u16, reply: u8| {
+            let rewrite = Rewrite { flags: new.rewrite.flags & !REPLY | reply, ..new.rewrite };
+            let line = &self.lines[claim.index as usize];
+            let words = rewrite.words(new.key.is_l2());
+            let word6 = u64::from(partner.index) | u64::from(stamp) << STAMP_SHIFT;
+            line.write_rest(words, word6);
+            line.write_word7(now, claim.count, bits);
+            let [word3, word4, word5] = words;
+            let word0 = layout::word0(claim.count, layout::LIVE);
+            let word7 = layout::word7(now, claim.count, bits);
+            let words = [word0, new.key.word1, new.key.word2, word3, word4, word5, word6, word7];
+            Flow { index: claim.index, words }
+        };
+        let answer = fill(reply, &other, &mine, 0, REPLY);
+        let flow = fill(original, &mine, &other, SEEN, 0);
+        self.lines[other.index as usize].publish(other.count);
+        self.lines[mine.index as usize].publish(mine.count);
+        Installed::New { original: flow, reply: answer }
+    }
+
+    /// Makes `key` this caller's alone, or finds whose it is.
+    fn take(&self, key: FlowKey) -> Result<Taken, InstallError> {
+        let homes = layout::homes(self.hash(key), self.len());
+        let mut waited = 0;
+        let mut attempts = 0;
+        while waited < PATIENCE && attempts < ATTEMPTS {
+            let (index, free) = match self.survey(homes, key) {
+                Survey::Live(flow) => return Ok(Taken::Already(flow)),
+                Survey::Full => return Err(InstallError::Full),
+                Survey::Room(index, free) => (index, free),
+                Survey::Wait => {
+                    waited += 1;
+                    pause();
+                    continue;
+                }
+            };
+            attempts += 1;
+            let line = &self.lines[index as usize];
+            let Some(count) = line.claim(free) else { continue };
+            line.write_key(key);
+            fence(Ordering::SeqCst);
+            match self.contest(homes, key, index) {
+                Contest::Won => return Ok(Taken::ByMe(Claim { index, count })),
+                Contest::Lost(flow) => {
+                    line.give_up(count);
+                    return Ok(Taken::Already(flow));
+                }
+                Contest::GiveWay => line.give_up(count),
+                Contest::Stuck => {
+                    line.give_up(count);
+                    return Err(InstallError::Contended);
+                }
+            }
+        }
+        Err(InstallError::Contended)
+    }
+
+    /// Gives up what was claimed for a connection that is not to be.
+    fn roll_back(&self, taken: Result<Taken, InstallError>) {
+        if let Ok(Taken::ByMe(claim)) = taken {
+            self.lines[claim.index as usize].give_up(claim.count);
+        }
+    }
+
+    /// Looks for `key`, and for room in the emptier of its homes.
+    fn survey(&self, homes: [u32; 2], key: FlowKey) -> Survey {
+        let mut best = (0, Survey::Full);
+        let mut wait = false;
+        for first in homes {
+            let mut free = 0;
+            let mut room = None;
+            for index in first..first + HOME as u32 {
+                let line = &self.lines[index as usize];
+                let word0 = line.word0();
+                if state(word0) == FREE {
+                    free += 1;
+                    room = room.or(Some((index, word0)));
+                    continue;
+                }
+                match line.holding(key, index) {
+                    Holding::Not => {}
+                    Holding::Live(flow) => return Survey::Live(flow),
+                    Holding::Claimed | Holding::Passing => wait = true,
+                }
+            }
+            if let Some((index, word0)) = room
+                && free > best.0
+            {
+                best = (free, Survey::Room(index, word0));
+            }
+        }
+        if wait { Survey::Wait } else { best.1 }
+    }
+
+    /// Looks through the homes for another line with the key of the claimed line `own`.
+    fn contest(&self, homes: [u32; 2], key: FlowKey, own: u32) -> Contest {
+        for index in homes.into_iter().flat_map(|first| first..first + HOME as u32) {
+            if index == own {
+                continue;
+            }
+            let mut waited = 0;
+            loop {
+                match self.lines[index as usize].holding(key, index) {
+                    Holding::Not => break,
+                    Holding::Live(flow) => return Contest::Lost(flow),
+                    Holding::Claimed if index < own => return Contest::GiveWay,
+                    Holding::Claimed | Holding::Passing if waited == PATIENCE => {
+                        return Contest::Stuck;
+                    }
+                    Holding::Claimed | Holding::Passing => waited += 1,
+                }
+                pause();
+            }
+        }
+        Contest::Won
+    }
+}

@@ -1,0 +1,296 @@
+//! The sweep: connections end when they are idle, and say which addresses are still in use.
+
+use crate::flow::Flow;
+use crate::layout::{FIN, OUTLIVED, REPLY, RST, RST_TIME_SHIFT, SEEN};
+use crate::line::Glance;
+use crate::table::Table;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+/// Later than this after an RST, a packet shows that the RST was a blind one.
+const RST_IS_BLIND_AFTER: i32 = 10;
+/// The RST's time has that many bits.
+const RST_TIME_MASK: u32 = 0xfff;
+
+/// How long a connection may be idle, in both directions, before its lines are freed; seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// TCP seen in both directions, without FIN or RST (RFC 5382 REQ-5: at least 2 h 4 min).
+    pub tcp_established: u32,
+    /// TCP that opens or closes (RFC 5382 REQ-5: at least 4 min).
+    pub tcp_transitory: u32,
+    /// UDP and everything else (RFC 4787 REQ-5: 5 min recommended).
+    pub udp: u32,
+    /// ICMP echo (RFC 5508 REQ-1: at least 60 s).
+    pub icmp: u32,
+    /// Frames bridged by MAC: as long as a Linux bridge keeps an fdb entry.
+    pub l2: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { tcp_established: 7440, tcp_transitory: 240, udp: 300, icmp: 60, l2: 300 }
+    }
+}
+
+impl Timeouts {
+    /// The timeout of a connection: a function of its protocol and both directions' state bits.
+    pub fn of(&self, original: &Flow, reply: &Flow) -> u32 {
+        let key = original.key();
+        if key.is_l2() {
+            return self.l2;
+        }
+        match key.protocol() {
+            ICMP => self.icmp,
+            TCP => {
+                let either = original.bits() | reply.bits();
+                let both = original.bits() & reply.bits();
+                let is_reset = either & RST != 0 && either & OUTLIVED == 0;
+                if both & SEEN != 0 && either & FIN == 0 && !is_reset {
+                    self.tcp_established
+                } else {
+                    self.tcp_transitory
+                }
+            }
+            _ => self.udp,
+        }
+    }
+}
+
+/// Where one sweeper is in its share of the table. Each worker has its own.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    first: u32,
+    end: u32,
+    next: u32,
+    pass_began: u32,
+    last_pass_began: u32,
+    live: u32,
+    live_last_pass: u32,
+}
+
+impl Cursor {
+    /// A sweeper of the share `part` of `parts` of a table, beginning at `now`.
+    pub fn new(table: &Table, part: u32, parts: u32, now: u32) -> Cursor {
+        assert!(part < parts);
+        let edge = |part: u32| {
+            u32::try_from(u64::from(table.len()) * u64::from(part) / u64::from(parts))
+                .expect("not beyond the table, whose length is a u32")
+        };
+        let first = edge(part);
+        Cursor {
+            first,
+            end: edge(part + 1),
+            next: first,
+            pass_began: now,
+            last_pass_began: now,
+            live: 0,
+            live_last_pass: 0,
+        }
+    }
+
+    /// Live lines of this share, as counted by the last whole pass.
+    ///
+    /// This is how full the table is: a counter that every install writes would be the one word
+    /// all workers fight for.
+    pub fn live(&self) -> u32 {
+        self.live_last_pass
+    }
+
+    fn advance(&mut self, now: u32) {
+        self.next += 1;
+        if self.next >= self.end {
+            self.next = self.first;
+            self.last_pass_began = self.pass_began;
+            self.pass_began = now;
+            self.live_last_pass = std::mem::take(&mut self.live);
+        }
+    }
+}
+
+/// What the sweep tells its caller.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// `flow` had packets since the sweep last came by. So its source is alive: for L2 lines its
+    /// [`Flow::source_mac`] at the ingress; else what `other`, the opposite direction, has as
+    /// destination MAC and egress.
+    Seen {
+        /// The direction that had packets.
+        flow: Flow,
+        /// The opposite direction.
+        other: Flow,
+    },
+    /// A connection was idle too long; its lines are free.
+    Expired {
+        /// The direction of the packet that opened it.
+        original: Flow,
+        /// The direction of the answers.
+        reply: Flow,
+    },
+}
+
+/// What one call of [`Table::sweep`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Connections freed.
+    pub expired: u32,
+    /// Lines freed whose other direction was gone.
+    pub halves: u32,
+}
+
+/// What [`Table::adopt`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Adopted {
+    /// Connections that live on.
+    pub connections: u32,
+    /// Lines freed that the last daemon had claimed or held.
+    pub unfinished: u32,
+    /// Lines freed whose other direction was gone.
+    pub halves: u32,
+}
+
+/// How full the table is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Occupancy {
+    /// Lines of the table.
+    pub lines: u32,
+    /// Live lines, two to a connection.
+    pub live: u32,
+    /// Lines somebody was just writing.
+    pub passing: u32,
+}
+
+impl Table {
+    /// Looks at the next `lines` lines of the cursor's share: frees connections idle for longer
+    /// than their timeout, reports those that had packets.
+    ///
+    /// The line of the original direction decides for both.
+    pub fn sweep(
+        &self,
+        cursor: &mut Cursor,
+        lines: u32,
+        now: u32,
+        timeouts: &Timeouts,
+        mut event: impl FnMut(Event),
+    ) -> Swept {
+        let mut swept = Swept::default();
+        for _ in 0..lines.min(cursor.end - cursor.first) {
+            let index = cursor.next;
+            let since = cursor.last_pass_began;
+            if let Glance::Live(flow) = self.lines[index as usize].glance(index) {
+                cursor.live += 1;
+                self.sweep_one(&flow, since, now, timeouts, &mut event, &mut swept);
+            }
+            cursor.advance(now);
+        }
+        swept
+    }
+
+    fn sweep_one(
+        &self,
+        flow: &Flow,
+        since: u32,
+        now: u32,
+        timeouts: &Timeouts,
+        event: &mut impl FnMut(Event),
+        swept: &mut Swept,
+    ) {
+        let partner = flow.partner();
+        let other = match self.lines.get(partner as usize).map(|line| line.glance(partner)) {
+            Some(Glance::Live(other)) if other.partner() == flow.index => other,
+            // Half-way through an install or a change; the next pass sees more.
+            Some(Glance::Passing) => return,
+            _ => {
+                swept.halves += u32::from(self.free(flow));
+                return;
+            }
+        };
+        if flow.bits() & SEEN != 0 && elapsed(since, flow.last_seen()) >= 0 {
+            event(Event::Seen { flow: *flow, other });
+        }
+        if flow.flags() & REPLY != 0 {
+            return;
+        }
+        let (original, reply) = (*flow, other);
+        let idle = elapsed(original.last_seen(), now).min(elapsed(reply.last_seen(), now));
+        if i64::from(idle) > i64::from(timeouts.of(&original, &reply)) {
+            if self.remove(&original) {
+                swept.expired += 1;
+                event(Event::Expired { original, reply });
+            }
+        } else if (original.bits() | reply.bits()) & RST != 0 {
+            self.watch_reset(&original, &reply, now);
+        }
+    }
+
+    /// Anyone who guesses addresses and ports can send an RST. A real one ends both directions;
+    /// a connection of which both are still seen 10 s later keeps its long timeout.
+    ///
+    /// Only the sweep looks at both directions, so it is the sweep that notes when it first saw
+    /// the RST, in the original's state bits, and later that the connection outlived it.
+    fn watch_reset(&self, original: &Flow, reply: &Flow, now: u32) {
+        if original.bits() & OUTLIVED != 0 {
+            return;
+        }
+        let noted = u32::from(original.bits() >> RST_TIME_SHIFT);
+        let bits = if noted == 0 {
+            // 0 means not noted, so a time of 0 is noted a second late.
+            (((now & RST_TIME_MASK).max(1)) as u16) << RST_TIME_SHIFT
+        } else {
+            let noted = now.wrapping_sub(now.wrapping_sub(noted) & RST_TIME_MASK);
+            let outlived = |flow: &Flow| elapsed(noted, flow.last_seen()) > RST_IS_BLIND_AFTER;
+            if !(outlived(original) && outlived(reply)) {
+                return;
+            }
+            OUTLIVED
+        };
+        self.lines[original.index as usize].touch(original, original.last_seen(), bits);
+    }
+
+    /// Takes over the lines a daemon left behind, however it ended, before anybody else writes.
+    ///
+    /// A line it was writing becomes free, and so does one whose other direction is gone.
+    pub fn adopt(&self) -> Adopted {
+        let mut adopted = Adopted::default();
+        for line in &*self.lines {
+            let word0 = line.word0();
+            if !matches!(crate::layout::state(word0), crate::layout::FREE | crate::layout::LIVE) {
+                adopted.unfinished += u32::from(line.free(word0));
+            }
+        }
+        let mut live = 0;
+        for index in 0..self.len() {
+            let Some(flow) = self.at(index) else { continue };
+            let partner = flow.partner();
+            let other = (partner < self.len()).then(|| self.at(partner)).flatten();
+            let is_whole = other.is_some_and(|other| {
+                other.partner() == index && index != partner && other.is_reply() != flow.is_reply()
+            });
+            if is_whole {
+                live += 1;
+            } else {
+                adopted.halves += u32::from(self.free(&flow));
+            }
+        }
+        adopted.connections = live / 2;
+        adopted
+    }
+
+    /// Counts the lines, all of them: for tests and the control thread. See [`Cursor::live`].
+    pub fn occupancy(&self) -> Occupancy {
+        let mut occupancy = Occupancy { lines: self.len(), ..Occupancy::default() };
+        for (line, index) in self.lines.iter().zip(0..) {
+            match line.glance(index) {
+                Glance::Free => {}
+                Glance::Live(_) => occupancy.live += 1,
+                Glance::Passing => occupancy.passing += 1,
+            }
+        }
+        occupancy
+    }
+}
+
+/// Seconds from `from` to `to`, negative if `to` is earlier: the clock's 32 bits may wrap.
+fn elapsed(from: u32, to: u32) -> i32 {
+    to.wrapping_sub(from) as i32
+}

@@ -1,0 +1,131 @@
+//! The table: an array of lines, and what every packet asks of it.
+
+use crate::flow::Flow;
+use crate::key::FlowKey;
+use crate::layout::{self, HOME, SEEN};
+use crate::line::{Glance, Line};
+use crate::prefetch::prefetch;
+use crate::sync::{Lines, PATIENCE, pause};
+
+/// More lines than this have no index in word 6 and no home in the hash.
+const MOST_LINES: usize = 1 << 30;
+
+/// The connection table. Shared by reference between threads; readers never wait.
+pub struct Table {
+    pub(crate) lines: Lines,
+    hash_key: u64,
+}
+
+impl Table {
+    /// The table over memory that is given, as a memory-mapped BPF array.
+    ///
+    /// `lines` is a power of two of at least one home (4). `hash_key` is random, and the same for
+    /// everybody who looks at this memory for as long as it lives.
+    #[cfg(not(loom))]
+    pub fn new(lines: &'static [Line], hash_key: u64) -> Table {
+        Table::over(lines, hash_key)
+    }
+
+    /// A table in memory of its own, which is never given back: for tests and benchmarks.
+    pub fn in_memory(lines: usize, hash_key: u64) -> Table {
+        let lines: Box<[Line]> = (0..lines).map(|_| Line::default()).collect();
+        #[cfg(not(loom))]
+        let lines = Box::leak(lines);
+        Table::over(lines, hash_key)
+    }
+
+    fn over(lines: Lines, hash_key: u64) -> Table {
+        let count = lines.len();
+        assert!(count.is_power_of_two() && (HOME..=MOST_LINES).contains(&count));
+        Table { lines, hash_key }
+    }
+
+    /// How many lines a table for that many connections has.
+    ///
+    /// The smallest power of two that two lines each fill to at most 48 %: fuller, homes run out
+    /// of room; larger, the same flows touch more pages than the TLB holds.
+    pub const fn lines_for(connections: usize) -> usize {
+        let least = (connections * 2 * 100).div_ceil(48);
+        let least = if least < HOME { HOME } else { least };
+        least.next_power_of_two()
+    }
+
+    /// How many lines the table has.
+    pub fn len(&self) -> u32 {
+        self.lines.len() as u32
+    }
+
+    /// Never: a table has at least one home.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The hash of a key in this table, for [`Table::prefetch`] and [`Table::find`].
+    #[inline]
+    pub fn hash(&self, key: FlowKey) -> u64 {
+        layout::hash(key.word1, key.word2, self.hash_key)
+    }
+
+    /// Brings the homes of a hash nearer, in one loop over a batch, to look them up in the next.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        for first in layout::homes(hash, self.len()) {
+            prefetch(&self.lines[first as usize]);
+        }
+    }
+
+    /// The flow of `key`. A flow whose line is just being changed is not found.
+    ///
+    /// Whether it may be replayed is the caller's question: [`Flow::path_known`], and
+    /// [`Flow::stamp`] against that of the port.
+    #[inline]
+    pub fn find(&self, key: FlowKey, hash: u64) -> Option<Flow> {
+        for first in layout::homes(hash, self.len()) {
+            let home = &self.lines[first as usize..first as usize + HOME];
+            for (line, index) in home.iter().zip(first..) {
+                if let Some(flow) = line.read_if(key, index) {
+                    return Some(flow);
+                }
+            }
+        }
+        None
+    }
+
+    /// The flow in the line of that index, if it is live.
+    pub fn at(&self, index: u32) -> Option<Flow> {
+        match self.settled(index) {
+            Glance::Live(flow) => Some(flow),
+            Glance::Free | Glance::Passing => None,
+        }
+    }
+
+    /// Notes that the flow had a packet at `now`, and the state `bits` it brought (`FIN`, `RST`).
+    ///
+    /// `now` counts seconds on a clock that all users of the memory share (`CLOCK_MONOTONIC`).
+    /// The line is written at most once a second, and once for each new bit.
+    #[inline]
+    pub fn touch(&self, flow: &Flow, now: u32, bits: u16) {
+        let bits = bits | SEEN;
+        if flow.last_seen() != now || flow.bits() & bits != bits {
+            self.lines[flow.index as usize].touch(flow, now, bits);
+        }
+    }
+
+    /// A look at a line that waits, within reason, for whoever is changing it.
+    pub(crate) fn settled(&self, index: u32) -> Glance {
+        for _ in 0..PATIENCE {
+            match self.lines[index as usize].glance(index) {
+                Glance::Passing => pause(),
+                settled => return settled,
+            }
+        }
+        Glance::Passing
+    }
+}
+
+impl std::fmt::Debug for Table {
+    /// Not the lines, of which there are millions, nor the key, which is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("lines", &self.lines.len()).finish_non_exhaustive()
+    }
+}
