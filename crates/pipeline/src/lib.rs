@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Frames in, verdicts out.
+//!
+//! [`Pipeline::forward`] gives every packet of a batch exactly one [`Verdict`]. It does no I/O,
+//! takes no lock, allocates nothing and reads no clock: the caller brings the frames, the time
+//! and the tables, and does what the verdicts say. `pipeline.rs` is one packet's life, top to
+//! bottom; the other files are its stages.
+#![forbid(unsafe_code)]
+
+mod admit;
+mod bridge;
+mod counters;
+mod flow;
+mod learn;
+mod packet;
+mod pipeline;
+mod verdict;
+
+pub use counters::{Counters, PortCounters};
+pub use learn::{Learner, Notice};
+pub use packet::Packet;
+pub use pipeline::{Pipeline, Step};
+pub use verdict::{DropReason, Verdict};

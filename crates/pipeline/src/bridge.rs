@@ -1,0 +1,34 @@
+//! The way a frame takes within its segment.
+
+use tables::{PortId, SegmentId, Snapshot};
+
+use crate::pipeline::Step;
+use crate::{DropReason, Packet, Verdict};
+
+/// The way to a station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// The port that leads there.
+    pub(crate) egress: PortId,
+    /// The segment it is in.
+    pub(crate) segment: SegmentId,
+    /// The tag to leave with; 0 for none.
+    pub(crate) vlan: u16,
+}
+
+/// Finds the way to the packet's destination, or floods what is for all or for nobody known.
+pub(crate) fn path(tables: &Snapshot, packet: &Packet<'_>) -> Step<Path> {
+    let (segment, destination) = (packet.segment, packet.headers.dst);
+    if destination.is_multicast() {
+        return Err(Verdict::Flood(segment));
+    }
+    let Some(entry) = tables.fdb.find(segment, destination) else {
+        return Err(Verdict::Flood(segment));
+    };
+    if entry.port == packet.ingress {
+        return Err(Verdict::Drop(DropReason::Reflected));
+    }
+    let uplink = tables.topology.segment(segment).and_then(|segment| segment.uplink);
+    let vlan = uplink.filter(|uplink| uplink.port == entry.port).and_then(|uplink| uplink.vlan);
+    Ok(Path { egress: entry.port, segment, vlan: vlan.unwrap_or(0) })
+}

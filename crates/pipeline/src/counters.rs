@@ -1,0 +1,100 @@
+//! What happened, counted by one worker and read by the control thread.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tables::PortId;
+
+use crate::{DropReason, Packet, Verdict};
+
+/// Ports a worker counts for.
+const PORTS: usize = 4096;
+
+/// One port's row. What it received the kernel program counts.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Packets this worker sent by an AF_XDP socket of the port.
+    pub tx_packets: AtomicU64,
+    /// Their bytes.
+    pub tx_bytes: AtomicU64,
+    /// Frames bound for the port that found no room in a ring or no free frame for a copy.
+    pub tx_dropped: AtomicU64,
+    /// Packets from the port that were dropped, by reason.
+    pub dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+/// One worker's counters. Only the worker writes; a reader may see one packet more or less.
+#[derive(Debug)]
+pub struct Counters {
+    ports: Box<[PortCounters]>,
+    /// Packets with verdict forward.
+    pub forward: AtomicU64,
+    /// Packets with verdict flood.
+    pub flood: AtomicU64,
+    /// Packets with verdict host.
+    pub host: AtomicU64,
+    /// Packets with verdict drop.
+    pub drop: AtomicU64,
+    /// Forwarded packets whose connection found no room in the table.
+    pub uncached: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            ports: (0..PORTS).map(|_| PortCounters::default()).collect(),
+            forward: AtomicU64::new(0),
+            flood: AtomicU64::new(0),
+            host: AtomicU64::new(0),
+            drop: AtomicU64::new(0),
+            uncached: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Adds to a counter that has one writer: cheaper than a locked read-modify-write.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed) + more, Relaxed);
+}
+
+impl Counters {
+    /// The row of a port.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> &PortCounters {
+        // Twelve bits: `PortId` cannot name a row that is not there.
+        &self.ports[id.index() % PORTS]
+    }
+
+    /// Counts one packet's verdict.
+    #[inline]
+    pub(crate) fn record(&self, packet: &Packet<'_>, verdict: Verdict) {
+        match verdict {
+            Verdict::Forward(_) => add(&self.forward, 1),
+            Verdict::Flood(_) => add(&self.flood, 1),
+            Verdict::Host => add(&self.host, 1),
+            Verdict::Drop(reason) => {
+                add(&self.drop, 1);
+                add(&self.port(packet.ingress).dropped[reason as usize], 1);
+            }
+        }
+    }
+
+    /// Counts one packet forwarded without a line.
+    pub(crate) fn uncached(&self) {
+        add(&self.uncached, 1);
+    }
+
+    /// Counts one frame sent by a socket of `port`.
+    #[inline]
+    pub fn sent(&self, port: PortId, bytes: usize) {
+        let port = self.port(port);
+        add(&port.tx_packets, 1);
+        add(&port.tx_bytes, bytes as u64);
+    }
+
+    /// Counts one frame that could not be sent to `port`.
+    #[inline]
+    pub fn not_sent(&self, port: PortId) {
+        add(&self.port(port).tx_dropped, 1);
+    }
+}

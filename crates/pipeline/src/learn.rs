@@ -1,0 +1,138 @@
+//! What workers tell the control thread: stations seen, ports that need another hook.
+
+use tables::{Fdb, PortId, SegmentId};
+use wire::MacAddr;
+
+/// Something the control thread should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A station spoke on this port.
+    Seen {
+        /// Its segment.
+        segment: SegmentId,
+        /// Its address.
+        mac: MacAddr,
+        /// Where it spoke.
+        port: PortId,
+    },
+    /// A guest behind an XDP hook leaves checksums to a device that is not there.
+    PartialChecksum {
+        /// The guest's port.
+        port: PortId,
+    },
+}
+
+/// Stations remembered as told; a power of two.
+const RECENT: usize = 1024;
+/// Notices held until the batch is done; more are told by later packets.
+const NOTICES: usize = 256;
+/// A station that goes on speaking is told again after this time, seconds: a tenth of nova's
+/// (the Linux bridge's) ageing time of 300 s.
+const TELL_AGAIN: u32 = 30;
+
+/// One worker's memory of what it has told.
+#[derive(Debug)]
+pub struct Learner {
+    /// (segment and address, port, when), by hash of the first.
+    recent: Box<[(u64, PortId, u32)]>,
+    notices: Vec<Notice>,
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self {
+            recent: vec![(0, PortId::NONE, 0); RECENT].into_boxed_slice(),
+            notices: Vec::with_capacity(NOTICES),
+        }
+    }
+}
+
+impl Learner {
+    /// A station spoke: tells so if that is news, or has not been told for a while.
+    #[inline]
+    pub fn see(&mut self, fdb: &Fdb, segment: SegmentId, mac: MacAddr, port: PortId, now: u32) {
+        let station = u64::from(segment.get()) << 48 | mac.to_u64();
+        // The top bits of a product depend on all bits of the station (Fibonacci hashing).
+        let slot = (station.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % RECENT;
+        let Some(recent) = self.recent.get_mut(slot) else { return };
+        let told = *recent;
+        let known = fdb.find(segment, mac);
+        if known.is_some_and(|entry| entry.fixed) {
+            return;
+        }
+        let same = told.0 == station && told.1 == port;
+        let wait = if known.is_some_and(|entry| entry.port == port) { TELL_AGAIN } else { 1 };
+        if same && now.saturating_sub(told.2) < wait {
+            return;
+        }
+        if self.notices.len() < NOTICES {
+            *recent = (station, port, now);
+            self.notices.push(Notice::Seen { segment, mac, port });
+        }
+    }
+
+    /// A guest's checksum was left unfinished.
+    pub(crate) fn partial_checksum(&mut self, port: PortId) {
+        if self.notices.len() < NOTICES {
+            self.notices.push(Notice::PartialChecksum { port });
+        }
+    }
+
+    /// Hands over what there is to tell.
+    pub fn notices(&mut self) -> impl Iterator<Item = Notice> + '_ {
+        self.notices.drain(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tables::FdbEntry;
+
+    fn ids() -> (SegmentId, MacAddr, PortId) {
+        (SegmentId::new(1).unwrap(), MacAddr([2, 0, 0, 0, 0, 9]), PortId::new(3).unwrap())
+    }
+
+    #[test]
+    fn a_known_station_is_told_twice_a_minute_and_a_fixed_one_never() {
+        let (segment, mac, port) = ids();
+        let mut learner = Learner::default();
+        let mut fdb = Fdb::default();
+        learner.see(&fdb, segment, mac, port, 100);
+        assert_eq!(learner.notices().count(), 1);
+        fdb.insert(segment, mac, FdbEntry { port, fixed: false });
+        for now in 101..130 {
+            learner.see(&fdb, segment, mac, port, now);
+        }
+        assert_eq!(learner.notices().count(), 0);
+        learner.see(&fdb, segment, mac, port, 130);
+        assert_eq!(learner.notices().count(), 1);
+        fdb.insert(segment, mac, FdbEntry { port, fixed: true });
+        learner.see(&fdb, segment, mac, port, 1000);
+        assert_eq!(learner.notices().count(), 0);
+    }
+
+    #[test]
+    fn a_move_is_told_at_once() {
+        let (segment, mac, port) = ids();
+        let other = PortId::new(4).unwrap();
+        let mut learner = Learner::default();
+        let mut fdb = Fdb::default();
+        fdb.insert(segment, mac, FdbEntry { port, fixed: false });
+        learner.see(&fdb, segment, mac, port, 100);
+        learner.see(&fdb, segment, mac, other, 100);
+        let told: Vec<_> = learner.notices().collect();
+        assert_eq!(told[1], Notice::Seen { segment, mac, port: other });
+    }
+
+    #[test]
+    fn a_flood_of_new_addresses_never_grows_the_queue() {
+        let (segment, _, port) = ids();
+        let mut learner = Learner::default();
+        for low in 0..10_000u16 {
+            let [a, b] = low.to_be_bytes();
+            learner.see(&Fdb::default(), segment, MacAddr([2, 0, 0, 0, a, b]), port, 1);
+        }
+        assert_eq!(learner.notices().count(), NOTICES);
+    }
+}
