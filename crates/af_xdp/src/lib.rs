@@ -49,6 +49,7 @@
 //! of the kernel.
 
 mod channels;
+mod config;
 mod error;
 mod frame;
 mod held;
@@ -61,10 +62,11 @@ mod socket;
 mod sys;
 mod umem;
 
+pub use config::{Bound, Mode, SocketConfig};
 pub use error::Error;
 pub use frame::{Frame, HEADROOM};
 pub use pool::LocalPool;
 pub use queues::QueuePlan;
 pub use recover::Recovery;
-pub use socket::{Bound, Census, Mode, Socket, SocketConfig, Statistics};
+pub use socket::{Census, Socket, Statistics};
 pub use umem::{Umem, UmemCensus, UmemConfig};

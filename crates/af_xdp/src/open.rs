@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::{Bound, Mode, SocketConfig};
 use crate::error::Error;
 use crate::held::Held;
 use crate::ring::{Consumer, Producer};
-use crate::socket::{Bound, Mode, Socket, SocketConfig};
+use crate::socket::Socket;
 use crate::sys::{self, Mapping};
 use crate::umem::{Member, QueueKey, Umem};
 
@@ -41,16 +42,22 @@ impl Socket {
     ) -> Result<Socket, Error> {
         check(&umem, config)?;
         let deadline = Instant::now() + PATIENCE;
+        let mut draft = Draft::new(umem, ifindex, queue, config)?;
         let auto = config.mode == Mode::Auto && !config.generic;
         let mut refused = None;
         if config.mode == Mode::ZeroCopy || auto {
-            match Draft::new(umem, ifindex, queue, config)?.bind(true, deadline) {
-                Ok(socket) => return Ok(socket),
+            match draft.bind(true, deadline) {
+                Ok(zero_copy) => return Ok(draft.into_socket(zero_copy)),
                 Err(error) if !auto || is_final(&error) => return Err(error),
                 Err(error) => refused = Some(error),
             }
+            if draft.registered && umem.sockets().iter().any(|member| !member.zero_copy) {
+                // It has a registration of its own now, and could no longer share another's.
+                draft = Draft::new(umem, ifindex, queue, config)?;
+            }
         }
-        let mut socket = Draft::new(umem, ifindex, queue, config)?.bind(false, deadline)?;
+        let zero_copy = draft.bind(false, deadline)?;
+        let mut socket = draft.into_socket(zero_copy);
         socket.refused = refused;
         if config.generic {
             socket.bound = Bound::Generic;
@@ -138,11 +145,11 @@ impl Draft {
         Ok(Draft { rx, tx, fill, completion, fd, umem, key, registered: false })
     }
 
-    /// Binds, again and again while the queue is still taken.
-    fn bind(mut self, zero_copy: bool, deadline: Instant) -> Result<Socket, Error> {
+    /// Binds, again and again while the queue is still taken. Answers whether it is zero-copy.
+    fn bind(&mut self, zero_copy: bool, deadline: Instant) -> Result<bool, Error> {
         loop {
             match self.try_bind(zero_copy) {
-                Ok(zero_copy) => return Ok(self.into_socket(zero_copy)),
+                Ok(zero_copy) => return Ok(zero_copy),
                 Err((_, source))
                     if source.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
                 {

@@ -31,7 +31,7 @@ impl QueuePlan {
         let failed = |source| Error::Interface { interface: interface.to_string(), source };
         let ifindex = sys::ifindex(interface).map_err(failed)?;
         let channels = match channels::from_ethtool(interface) {
-            // Tap, dummy and others have no such operation, and mostly one queue.
+            // Dummies and others have no such operation, and mostly one queue.
             Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => channels::from_link(ifindex),
             answer => answer,
         };
@@ -62,16 +62,21 @@ impl QueuePlan {
     /// Checks that a socket on every receive queue can also send.
     ///
     /// # Errors
-    /// Fewer transmit than receive queues, with the command that mends it.
+    /// No queue at all, or fewer transmit than receive queues, with the command that mends it.
     pub fn check(&self) -> Result<(), Error> {
         let (rx, tx) = (self.channels.rx, self.channels.tx);
+        if rx == 0 {
+            let name = &self.interface;
+            let text = format!("{name} has no active queue; if it is a tap, nobody has opened it");
+            return Err(Error::Queues(text));
+        }
         if tx >= rx {
             return Ok(());
         }
         Err(Error::Queues(format!(
             "{} receives on {rx} queues and sends on {tx}, but a socket needs one of each; {}",
             self.interface,
-            self.remedy(rx.min(self.channels.max_tx))
+            self.remedy(rx.min(self.channels.max_tx.max(self.channels.max_combined)))
         )))
     }
 
