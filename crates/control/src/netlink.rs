@@ -17,6 +17,7 @@ use rtnetlink::packet_route::link::{
     LinkMessage,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use tracing::warn;
 use wire::MacAddr;
 
 pub use link::Link;
@@ -43,6 +44,8 @@ pub enum NetlinkError {
 
 /// errno of a link that is not there.
 const ENODEV: i32 = 19;
+/// errno of an address family the kernel does not know.
+const EAFNOSUPPORT: i32 = 97;
 /// errno of a missing capability.
 const EPERM: i32 = 1;
 
@@ -217,21 +220,27 @@ impl Links {
             .await
     }
 
-    /// Keeps the kernel from giving a link an IPv6 address of its own accord.
-    ///
-    /// Without one it has no reason to send router solicitations and listener reports into it.
+    /// Keeps the kernel from sending IPv6 of its own accord into a link that is still down.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub async fn quiet_ipv6(&self, index: u32) -> Result<(), NetlinkError> {
+    pub async fn quiet_ipv6(&self, link: &Link) -> Result<(), NetlinkError> {
+        // No address of its own: no router solicitations, no duplicate address detection.
         let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]);
-        let link = LinkUnspec::new_with_index(index).append_extra_attribute(spec);
-        match self.change("cannot quiet IPv6".into(), link).await {
-            // A kernel without IPv6 says EAFNOSUPPORT (97), and is quiet.
-            Err(NetlinkError::System { errno: Some(97), .. }) => Ok(()),
-            done => done,
+        let message = LinkUnspec::new_with_index(link.index).append_extra_attribute(spec);
+        match self.change("cannot quiet IPv6".into(), message).await {
+            // A kernel without IPv6 says EAFNOSUPPORT, and is quiet.
+            Err(NetlinkError::System { errno: Some(EAFNOSUPPORT), .. }) => return Ok(()),
+            done => done?,
         }
+        // A host that forwards joins the routers' groups even so, and reports them (seen: two
+        // listener reports per link). Only this switch stops that, and it is no netlink message.
+        let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.name);
+        if let Err(error) = std::fs::write(&switch, "1") {
+            warn!("{switch}: {error}; the kernel may send listener reports into {}", link.name);
+        }
+        Ok(())
     }
 
     /// Deletes a link; a veth's other end goes with it. One that is not there is no error.

@@ -134,9 +134,9 @@ impl Links {
         // The kernel takes an alias only from a link that exists. Killed before this line, we
         // leave a pair without alias, which `half_made` recognises.
         for name in names {
-            let index = self.there(name).await?.index;
-            self.quiet_ipv6(index).await?;
-            self.set_alias(index, &alias_of(node)).await?;
+            let link = self.there(name).await?;
+            self.quiet_ipv6(&link).await?;
+            self.set_alias(link.index, &alias_of(node)).await?;
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ fn taken(link: &Link, links: &[Link], node: &str) -> String {
     }
     if !link.is("bridge") {
         let kind = link.kind.as_deref().unwrap_or("interface");
-        return format!("{name} is taken by a {kind} that is not ours: rename or remove it first");
+        return format!("{name} is taken ({kind}) and not ours: rename or remove it first");
     }
     let ports = links.iter().filter(|port| port.master == Some(link.index));
     let ports: Vec<&str> = ports.map(|port| port.name.as_str()).collect();
