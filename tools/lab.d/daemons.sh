@@ -45,6 +45,7 @@ start_daemon() { # node flag…
     setsid nsenter --net="/run/netns/tl-$node" -- \
         "$trunkline" run --node "$node" --config "$run/$node.toml" "$@" >>"$run/$node.log" 2>&1 </dev/null &
     echo $! >"$run/$node.pid"
+    disown # bash need not report how it ends
 }
 
 daemon_pid() { # node: prints its pid, fails if it does not run
@@ -83,15 +84,16 @@ show_log() { # node
 }
 
 stop_daemon() { # node
-    local pid tries
-    pid=$(daemon_pid "$1") || return 0
-    kill -TERM "$pid" 2>/dev/null || return 0
-    for ((tries = 0; tries < 50; tries++)); do
-        daemon_pid "$1" >/dev/null || return 0
-        sleep 0.1
+    local pid signal tries
+    for signal in TERM KILL; do
+        pid=$(daemon_pid "$1") || return 0
+        [[ $signal == TERM ]] || say "trunkline on $1 (pid $pid) ignores SIGTERM, killing it"
+        kill -s "$signal" "$pid" 2>/dev/null || return 0
+        for ((tries = 0; tries < 50; tries++)); do
+            daemon_pid "$1" >/dev/null || return 0
+            sleep 0.1
+        done
     done
-    say "trunkline on $1 (pid $pid) ignores SIGTERM, killing it"
-    kill -KILL "$pid" 2>/dev/null || true
 }
 
 # Takes back what a daemon leaves on purpose: programs, pins, the punt link, NIC settings.
