@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -90,9 +90,12 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/segments", get(segments))
         .route("/v1/fdb", get(fdb))
         .route("/v1/reload", post(reload))
-        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
-        .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this page is asked in another way")
+        .fallback(async |uri: Uri| {
+            problem(StatusCode::NOT_FOUND, &format!("there is no such page: {}", uri.path()))
+        })
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let error = format!("{} is not asked with {method}", uri.path());
+            problem(StatusCode::METHOD_NOT_ALLOWED, &error)
         })
         .with_state(Daemon(requests))
 }

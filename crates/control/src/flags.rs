@@ -319,3 +319,83 @@ macro_rules! as_text {
 }
 
 as_text!(NetworkKind, XdpMode, Hook, Cores);
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+    use crate::keys::known;
+
+    fn parse(words: &[&str]) -> Result<Flags, String> {
+        let command = Flags::augment_args(Command::new("trunkline").no_binary_name(true));
+        let matches = command.try_get_matches_from(words).map_err(|error| error.to_string())?;
+        Flags::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_is_a_flag_of_the_same_name() {
+        let command = Flags::augment_args(Command::new("trunkline"));
+        let flags: Vec<String> = command
+            .get_arguments()
+            .filter_map(|flag| flag.get_long())
+            .map(|long| long.replace('-', "_"))
+            .filter(|key| key != "config")
+            .collect();
+        assert_eq!(flags, known::<Flags>());
+    }
+
+    #[test]
+    fn nova_s_flags_are_taken_with_nova_s_values() {
+        let flags = parse(&[
+            "--network-manager=nova.network.manager.FlatDHCPManager",
+            "--flat-interface",
+            "eth0",
+            "--flat-network-bridge",
+            "br100",
+            "--public-interface",
+            "eth1",
+            "--routing-source-ip",
+            "91.207.15.105",
+            "--cores",
+            "0,2-3",
+        ])
+        .unwrap();
+        assert_eq!(flags.network_manager, Some(NetworkKind::FlatDhcp));
+        assert_eq!(flags.cores, Some(Cores(vec![0, 2, 3])));
+        assert_eq!(flags.routing_source_ip, Some(Ipv4Addr::new(91, 207, 15, 105)));
+        assert!(flags.sets("cores") && !flags.sets("rings"));
+        assert_eq!(flags.over(&Flags::default()), flags);
+        assert_eq!(Flags::default().over(&flags), flags);
+    }
+
+    #[test]
+    fn a_wrong_flag_says_what_would_be_right() {
+        let error = parse(&["--vif-hook", "xpd"]).unwrap_err();
+        let told = "'xpd' for '--vif-hook <HOOK>': 'xpd' is none of auto, xdp, tc (did you mean \
+                    'xdp'?)";
+        assert!(error.contains(told), "{error}");
+        let error = parse(&["--vlan-inteface", "eth0"]).unwrap_err();
+        assert!(error.contains("similar argument exists: '--vlan-interface'"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in ["0", "7,1-3", "0-8191"] {
+            let cores: Cores = text.parse().unwrap();
+            assert_eq!(cores.to_string().parse(), Ok(cores));
+        }
+        for text in ["", "-", "1-", "3-1", "8192", "0-99999999999", "1,,2", "a"] {
+            assert!(text.parse::<Cores>().is_err(), "{text}");
+        }
+        for hook in [Hook::Auto, Hook::Xdp, Hook::Tc] {
+            assert_eq!(hook.to_string().parse(), Ok(hook));
+        }
+        for mode in [XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Generic] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        for kind in [NetworkKind::Vlan, NetworkKind::Flat, NetworkKind::FlatDhcp] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+    }
+}

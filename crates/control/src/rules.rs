@@ -141,9 +141,9 @@ impl Nics {
             }
         };
         if trunk {
-            nic.trunk = true
+            nic.trunk = true;
         } else {
-            nic.public = true
+            nic.public = true;
         }
         Ok(())
     }

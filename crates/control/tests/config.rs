@@ -1,4 +1,5 @@
 //! What is refused, with the words an operator reads, and what a good file means.
+#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Links of real namespaces. Each test is a thread in a network namespace of its own, which goes
 //! when the thread ends; they need root.
+#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 use std::future::Future;
 use std::process::Command;

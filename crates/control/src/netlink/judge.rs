@@ -160,3 +160,163 @@ fn master_of(index: u32, links: &[Link]) -> (String, String) {
         None => (String::new(), format!("link {index}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::MacAddr;
+
+    use super::*;
+
+    fn link(index: u32, name: &str, kind: Option<&str>) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            kind: kind.map(Into::into),
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+            mtu: 1500,
+            up: true,
+            ..Link::default()
+        }
+    }
+
+    /// A node of 2012: two NICs in a bond, one with a VLAN device in a bridge, one free.
+    fn node() -> Vec<Link> {
+        let lo = Link { loopback: true, mac: None, ..link(1, "lo", None) };
+        let mut links = vec![
+            lo,
+            link(2, "eth0", None),
+            link(3, "eth1", None),
+            link(4, "eth2", None),
+            link(5, "bond0", Some("bond")),
+            link(6, "vlan100", Some("vlan")),
+            link(7, "br100", Some("bridge")),
+            link(8, "vnet1", Some("tun")),
+            link(9, "eth3", None),
+        ];
+        links[1].master = Some(5);
+        links[2].master = Some(5);
+        links[5].lower = Some(4);
+        links[5].master = Some(7);
+        links[7].master = Some(7);
+        links
+    }
+
+    fn refusal(name: &str) -> String {
+        uplink(name, &node(), Some(1500)).unwrap_err()
+    }
+
+    #[test]
+    fn a_free_nic_is_taken() {
+        assert_eq!(uplink("eth3", &node(), Some(1500)).unwrap().index, 9);
+        assert_eq!(uplink("eth2", &node(), None).unwrap().index, 4);
+    }
+
+    #[test]
+    fn a_bond_a_vlan_device_and_a_bridge_name_what_to_use() {
+        assert_eq!(
+            refusal("bond0"),
+            "bond0 is a bond: take eth0 and eth1 out of it (ip link set eth0 nomaster) and name \
+             one of them"
+        );
+        assert_eq!(
+            refusal("vlan100"),
+            "vlan100 is a VLAN device: name eth2, which carries the tags, and set vlan in \
+             [[network]]"
+        );
+        assert_eq!(
+            refusal("br100"),
+            "br100 is a Linux bridge: take vlan100 and vnet1 out of it (ip link set vlan100 \
+             nomaster) and name one of them"
+        );
+        let mut alone = node();
+        alone[5].peer_in_other_netns = true;
+        assert_eq!(
+            uplink("vlan100", &alone, None).unwrap_err(),
+            "vlan100 is a VLAN device: name the NIC below it, which carries the tags, and set \
+             vlan in [[network]]"
+        );
+        let mut one = node();
+        one[2].master = None;
+        assert_eq!(
+            uplink("bond0", &one, None).unwrap_err(),
+            "bond0 is a bond: take eth0 out of it (ip link set eth0 nomaster) and name eth0"
+        );
+    }
+
+    #[test]
+    fn a_port_of_something_else_names_its_master() {
+        assert_eq!(
+            refusal("eth0"),
+            "eth0 is a port of bond bond0: take it out first (ip link set eth0 nomaster)"
+        );
+        let mut hidden = node();
+        hidden[1].master = Some(77);
+        assert_eq!(
+            uplink("eth0", &hidden, None).unwrap_err(),
+            "eth0 is a port of link 77: take it out first (ip link set eth0 nomaster)"
+        );
+        let links = node();
+        assert_eq!(
+            vif(&links[7], &links),
+            Err("vnet1 is still a port of bridge br100: take it out first (ip link set vnet1 \
+                 nomaster)"
+                .into())
+        );
+        assert_eq!(
+            vif(&links[6], &links),
+            Err("br100 is a bridge, not the tap or veth of a VM".into())
+        );
+        assert_eq!(vif(&links[0], &links), Err("lo is not an Ethernet interface".into()));
+        assert_eq!(vif(&link(9, "vnet9", Some("veth")), &links), Ok(()));
+    }
+
+    #[test]
+    fn a_nic_that_is_not_there_is_told_with_those_that_are() {
+        assert_eq!(refusal("ens3"), "there is no NIC ens3; there are eth0, eth1, eth2, eth3");
+        assert_eq!(
+            refusal("etj3"),
+            "there is no NIC etj3 (did you mean eth3?); there are eth0, eth1, eth2, eth3"
+        );
+        assert_eq!(
+            refusal("lo"),
+            "lo is not an Ethernet interface; name one of eth0, eth1, eth2, eth3"
+        );
+        assert_eq!(uplink("eth0", &[], None).unwrap_err(), "there is no NIC eth0; there are none");
+        let many: Vec<Link> = (0..20).map(|n| link(n, &format!("nic{n}"), None)).collect();
+        assert!(uplink("wan", &many, None).unwrap_err().ends_with("nic11 and 8 more"));
+    }
+
+    #[test]
+    fn an_mtu_below_the_networks_is_refused() {
+        assert_eq!(
+            uplink("eth3", &node(), Some(9000)).unwrap_err(),
+            "eth3 has mtu 1500 and its networks need 9000: set mtu 9000 on it (ip link set eth3 \
+             mtu 9000) or a smaller mtu in [[network]]"
+        );
+    }
+
+    #[test]
+    fn an_address_on_a_trunk_is_a_warning() {
+        let links = node();
+        let trunk = Nic { name: "eth3".into(), trunk: true, public: false };
+        let addresses = [
+            (9, "192.168.7.2/24".parse().unwrap()),
+            (9, "fe80::1/64".parse().unwrap()),
+            (4, "192.168.8.2/24".parse().unwrap()),
+        ];
+        assert_eq!(
+            uplink_warnings(&trunk, &links[8], &addresses),
+            [
+                "eth3 carries the tenants and has address 192.168.7.2/24: hosts in tenants' networks \
+              may reach this node by it; move it to another NIC"
+            ]
+        );
+        let both = Nic { public: true, ..trunk.clone() };
+        assert!(uplink_warnings(&both, &links[8], &addresses).is_empty());
+        let down = Link { up: false, ..links[8].clone() };
+        assert_eq!(
+            uplink_warnings(&trunk, &down, &[]),
+            ["eth3 is down: set it up (ip link set eth3 up)"]
+        );
+    }
+}
