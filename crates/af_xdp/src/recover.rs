@@ -6,10 +6,10 @@
 //! most one socket: so when another one can be bound to it, the old one is gone for good, and its
 //! frames are free. That is the proof asked for here, with a tiny socket of our own.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, mem};
 
 use crate::sys::{self, Mapping};
 use crate::umem::{Lingering, QueueKey, Umem};
@@ -37,13 +37,13 @@ impl Umem {
         let deadline = Instant::now() + patience;
         let mut recovered = 0;
         loop {
-            // Taken out, so that nobody waits for the lock while the kernel is asked.
-            let waiting = mem::take(&mut *self.lingering());
-            for socket in waiting {
-                if is_released(socket.key) {
-                    recovered += self.set_free(&socket);
-                } else {
-                    self.lingering().push(socket);
+            // Asked without the lock, and by number: meanwhile another thread may recover the same
+            // socket, or close a younger one of the same queue, for which nothing is proven.
+            let waiting: Vec<_> =
+                self.lingering().iter().map(|socket| (socket.number, socket.key)).collect();
+            for (number, key) in waiting {
+                if is_released(key) {
+                    recovered += self.set_free(|socket| socket.number == number);
                 }
             }
             let lingering = self.census().lingering;
@@ -56,15 +56,17 @@ impl Umem {
 
     /// Gives back what earlier sockets of `key` left; the caller has just bound that queue.
     pub(crate) fn reclaim_lingering(&self, key: QueueKey) {
-        let mut lingering = self.lingering();
-        for socket in lingering.extract_if(.., |socket| socket.key == key) {
-            self.set_free(&socket);
-        }
+        self.set_free(|socket| socket.key == key);
     }
 
-    fn set_free(&self, socket: &Lingering) -> u32 {
-        self.free_list().lock().extend(socket.held.iter());
-        socket.held.count()
+    fn set_free(&self, is_meant: impl Fn(&Lingering) -> bool) -> u32 {
+        let mut lingering = self.lingering();
+        let mut count = 0;
+        for socket in lingering.extract_if(.., |socket| is_meant(socket)) {
+            self.free_list().lock().extend(socket.held.iter());
+            count += socket.held.count();
+        }
+        count
     }
 }
 

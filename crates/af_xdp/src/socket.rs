@@ -11,7 +11,7 @@ use crate::held::Held;
 use crate::pool::LocalPool;
 use crate::ring::{Consumer, Producer};
 use crate::sys;
-use crate::umem::{Lingering, QueueKey, Umem};
+use crate::umem::{QueueKey, Umem};
 
 /// Where the frames a socket holds are, at some moment during the call.
 ///
@@ -105,7 +105,9 @@ impl Socket {
     /// Moves frames from the front of `frames` into the tx ring, and returns how many.
     ///
     /// What the ring has no room for stays in `frames`, in order. Then, or before the worker
-    /// sleeps, the kernel must be told: [`kick_tx`](Socket::kick_tx).
+    /// sleeps, the kernel must be told: [`kick_tx`](Socket::kick_tx). A frame of no bytes is counted
+    /// in [`Statistics::tx_invalid_descs`]; kernels before 6.18 keep its chunk as long as the socket
+    /// lives.
     ///
     /// # Panics
     /// If a frame belongs to another [`Umem`].
@@ -356,9 +358,6 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let fd = self.fd.as_raw_fd();
         self.umem.sockets().retain(|member| member.fd != fd);
-        let held = mem::take(&mut self.held);
-        if held.count() > 0 {
-            self.umem.lingering().push(Lingering { key: self.key, held });
-        }
+        self.umem.linger(self.key, mem::take(&mut self.held));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
@@ -75,6 +75,8 @@ pub(crate) struct Member {
 /// Frames of a closed socket that the kernel may still touch.
 #[derive(Debug)]
 pub(crate) struct Lingering {
+    /// Tells it from other closed sockets of the same queue.
+    pub(crate) number: u64,
     pub(crate) key: QueueKey,
     pub(crate) held: Held,
 }
@@ -199,6 +201,16 @@ impl Umem {
     /// The live sockets. Held while one binds or goes, so a listed fd is an open one.
     pub(crate) fn sockets(&self) -> MutexGuard<'_, Vec<Member>> {
         self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the frames of a socket that is being closed.
+    pub(crate) fn linger(&self, key: QueueKey, held: Held) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+
+        if held.count() > 0 {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            self.lingering().push(Lingering { number, key, held });
+        }
     }
 
     pub(crate) fn lingering(&self) -> MutexGuard<'_, Vec<Lingering>> {

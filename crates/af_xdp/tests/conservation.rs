@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
-use af_xdp::{Socket, SocketConfig};
+use af_xdp::{Frame, Socket, SocketConfig};
 use common::{
     Redirect, assert_all_free, assert_conserved, enter_netns, number, packet, umem, veth,
 };
@@ -94,6 +95,69 @@ fn a_soak_with_short_rings_and_a_slow_consumer_loses_no_frame() {
         assert_eq!(umem.recover(Duration::from_secs(2)).lingering, 0);
         assert_all_free(umem);
     }
+}
+
+/// Two workers with a socket each: what one receives the other sends, while a third floods.
+#[test]
+fn frames_handed_from_worker_to_worker_are_all_there_in_the_end() {
+    enter_netns();
+    let ((a, b), (c, _)) = (veth("afx-a", "afx-b", 1), veth("afx-c", "afx-d", 1));
+    let (umem, theirs) = (umem(700), umem(256));
+    let config = SocketConfig { ring: 64, ..SocketConfig::default() };
+    let mut source = Socket::open(umem, a, 0, &config).unwrap();
+    let mut target = Socket::open(umem, c, 0, &config).unwrap();
+    let mut flood = Socket::open(theirs, b, 0, &config).unwrap();
+    let _redirect = Redirect::attach(a, false, &[&source]);
+    let (hand_over, taken) = std::sync::mpsc::sync_channel::<Frame>(100);
+
+    let receiver = std::thread::spawn(move || {
+        let (mut pool, mut batch, mut count) = (umem.pool(), Vec::with_capacity(32), 0);
+        while count < FRAMES {
+            source.refill(&mut pool);
+            count += source.receive(32, &mut batch) as u32;
+            for frame in batch.drain(..) {
+                if let Err(refused) = hand_over.try_send(frame) {
+                    let (TrySendError::Full(frame) | TrySendError::Disconnected(frame)) = refused;
+                    pool.give(frame);
+                }
+            }
+        }
+        source
+    });
+    let sender = std::thread::spawn(move || {
+        let (mut pool, mut sent) = (umem.pool(), 0);
+        for mut frame in taken {
+            assert!(number(frame.bytes()).is_some());
+            while let Err(unsent) = target.send_one(frame) {
+                target.kick_tx().unwrap();
+                target.reclaim(&mut pool);
+                frame = unsent;
+            }
+            sent += 1;
+        }
+        (target, sent)
+    });
+    let mut pool = theirs.pool();
+    let mut batch = Vec::with_capacity(32);
+    while !receiver.is_finished() {
+        flood.reclaim(&mut pool);
+        while batch.len() < 32
+            && let Some(mut frame) = pool.take()
+        {
+            assert!(frame.copy_from(&packet(1, 60)));
+            batch.push(frame);
+        }
+        flood.send(&mut batch);
+        flood.kick_tx().unwrap();
+    }
+    let (source, (target, sent)) = (receiver.join().unwrap(), sender.join().unwrap());
+    println!("{sent} of {FRAMES} went through both workers");
+    assert!(sent > 1000);
+    assert_conserved(umem, &[], 0, &[&source, &target], "in the end");
+    assert_eq!((source.strays(), target.strays()), (0, 0));
+    drop((source, target));
+    assert_eq!(umem.recover(Duration::from_secs(2)).lingering, 0);
+    assert_all_free(umem);
 }
 
 /// Once nothing moves any more, what was sent and received is known to the frame.
