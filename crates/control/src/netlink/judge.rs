@@ -109,7 +109,7 @@ fn unknown(name: &str, links: &[Link]) -> String {
 /// The links that could be NICs, for a message.
 fn nics(links: &[Link]) -> String {
     let could = |link: &&Link| {
-        let virtual_ = ["bridge", "bond", "team", "vlan", "tun"];
+        let virtual_ = ["bridge", "bond", "team", "vlan", "tun", "ifb", "dummy"];
         let ours = link.alias.as_ref().is_some_and(|alias| alias.starts_with("trunkline:"));
         link.mac.is_some() && !ours && !virtual_.iter().any(|kind| link.is(kind))
     };
