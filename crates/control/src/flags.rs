@@ -24,7 +24,7 @@ pub struct Flags {
     /// Name of this node: of its pins and of its control socket [default: the hostname]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Control socket [default: /run/trunkline/<node>.sock]
+    /// Control socket [default: /run/trunkline/NODE.sock]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 
