@@ -1,0 +1,126 @@
+//! What a verdict does to a frame.
+
+use af_xdp::Frame;
+use conntrack::Event;
+use pipeline::{Learner, Verdict};
+use tables::{Egress, Port, PortId, Segment, SegmentId, Snapshot, Topology};
+use wire::{ETHERNET_LEN, MacAddr, ethertype, vlan};
+
+use crate::worker::Engine;
+use crate::{NicWay, punt};
+
+impl Engine {
+    /// Does what the verdict says; the frame ends in a ring, with another worker or in the pool.
+    pub(crate) fn dispatch(
+        &mut self,
+        frame: Frame,
+        ingress: PortId,
+        verdict: Verdict,
+        tables: &Snapshot,
+    ) {
+        match verdict {
+            Verdict::Forward(port) => match tables.topology.port(port) {
+                Some(port) => self.send(port, frame),
+                None => self.refuse(port, frame),
+            },
+            Verdict::Flood(segment) => match tables.topology.segment(segment) {
+                Some(segment) => self.flood(segment, ingress, frame, &tables.topology),
+                None => self.pool.give(frame),
+            },
+            Verdict::Host => self.to_host(ingress, frame),
+            Verdict::Drop(_) => self.pool.give(frame),
+        }
+    }
+
+    /// Sends a finished frame out of a port.
+    fn send(&mut self, port: &Port, mut frame: Frame) {
+        let Egress::Nic(nic) = port.egress else {
+            return if punt::to_port(&mut frame, port.id) {
+                self.queue(0, frame);
+            } else {
+                self.refuse(port.id, frame);
+            };
+        };
+        match self.nics.get(usize::from(nic)) {
+            Some(NicWay::Own(at)) => {
+                self.counters.sent(port.id, frame.len());
+                self.queue(*at, frame);
+            }
+            Some(NicWay::Worker(worker)) => {
+                self.counters.sent(port.id, frame.len());
+                if let Err(frame) = self.corner.hand(*worker, nic, frame) {
+                    self.refuse(port.id, frame);
+                }
+            }
+            None => self.refuse(port.id, frame),
+        }
+    }
+
+    /// Sends a copy to every port of the segment but the one it came by.
+    fn flood(&mut self, segment: &Segment, from: PortId, frame: Frame, topology: &Topology) {
+        let payload = frame.len().saturating_sub(ETHERNET_LEN);
+        for member in segment.members.iter().filter(|port| **port != from) {
+            let Some(port) = topology.port(*member) else { continue };
+            let Some(mut copy) = self.pool.take() else {
+                self.counters.not_sent(port.id);
+                continue;
+            };
+            let uplink = segment.uplink.filter(|uplink| uplink.port == port.id);
+            let whole = copy.copy_from(frame.bytes())
+                && uplink.and_then(|uplink| uplink.vlan).is_none_or(|vlan| tag(&mut copy, vlan));
+            if whole && payload <= usize::from(port.mtu) {
+                self.send(port, copy);
+            } else {
+                self.refuse(port.id, copy);
+            }
+        }
+        self.pool.give(frame);
+    }
+
+    fn to_host(&mut self, ingress: PortId, mut frame: Frame) {
+        if punt::to_host(&mut frame, ingress) {
+            self.queue(0, frame);
+        } else {
+            self.refuse(ingress, frame);
+        }
+    }
+
+    /// Queues a frame at the socket at this place among our own.
+    pub(crate) fn queue(&mut self, at: usize, frame: Frame) {
+        let Some(link) = self.links.get_mut(at) else { return self.pool.give(frame) };
+        if let Err(frame) = link.queue(frame) {
+            let port = match link.source {
+                crate::link::Source::Nic(port) => port,
+                crate::link::Source::Punt => punt::egress(&frame).unwrap_or(PortId::NONE),
+            };
+            self.refuse(port, frame);
+        }
+    }
+
+    fn refuse(&mut self, port: PortId, frame: Frame) {
+        self.counters.not_sent(port);
+        self.pool.give(frame);
+    }
+}
+
+fn tag(frame: &mut Frame, vid: u16) -> bool {
+    let (head, len) = (frame.head(), frame.len());
+    vlan::push(frame.chunk_mut(), head, ethertype::VLAN, vid)
+        .is_some_and(|start| frame.set_range(start, len + (head - start)))
+}
+
+/// A flow seen since the last sweep proves that its source is still where it was.
+///
+/// Only that: where a station has moved since, its frames have told so, not an old line.
+pub(crate) fn refresh(learner: &mut Learner, tables: &Snapshot, event: &Event, now: u32) {
+    let Event::Seen { flow, other } = event else { return };
+    let (mac, segment) = match flow.source_mac() {
+        Some(mac) => (MacAddr(mac), flow.key().zone()),
+        None => (MacAddr(other.destination_mac()), flow.segment()),
+    };
+    let ids = (SegmentId::new(segment), PortId::new(flow.key().ingress()));
+    let (Some(segment), Some(port)) = ids else { return };
+    if tables.fdb.find(segment, mac).is_some_and(|entry| entry.port == port) {
+        learner.see(&tables.fdb, segment, mac, port, now);
+    }
+}

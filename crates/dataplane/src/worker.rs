@@ -1,0 +1,362 @@
+//! One worker's loop.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use af_xdp::{Frame, LocalPool};
+use arrayvec::ArrayVec;
+use conntrack::{Cursor, Table, Timeouts};
+use crossbeam::channel::Sender;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use nix::time::{ClockId, clock_gettime};
+use pipeline::{Counters, Learner, Notice, Packet, Pipeline, Verdict};
+use tables::{PortId, Reader, Snapshot};
+
+use crate::dispatch::refresh;
+use crate::link::Source;
+use crate::{Corner, Gauges, Link, NicWay, punt};
+
+/// Largest batch; larger ones only evict from the cache what they are about to use.
+pub(crate) const BATCH: usize = 32;
+/// Sockets a sleeping worker can wait for.
+const SOCKETS: usize = 64;
+/// How long a worker sleeps at most: what needs time to pass (expiry) happens this often.
+const NAP_MS: u16 = 100;
+/// A whole sweep of the table takes about so long.
+const SWEEP_MS: u64 = 20_000;
+/// Lines swept in one turn: enough to be worth it, few enough that frames do not wait for it.
+const SWEEP_LEAST: u64 = 64;
+const SWEEP_MOST: u64 = 8192;
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Frames taken from a ring at a time, 1 to 32.
+    pub batch: usize,
+    /// How long to look for frames before falling asleep; costs a core, saves the waking.
+    pub busy_poll: Duration,
+    /// When connections are forgotten.
+    pub timeouts: Timeouts,
+}
+
+/// What all workers and the control thread see.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The connections.
+    pub flows: Arc<Table>,
+    /// Where notices go; a full channel loses them, and a later packet tells again.
+    pub notices: Sender<Notice>,
+    /// Wakes the control thread.
+    pub wake: Arc<EventFd>,
+    /// Ends the workers.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Everything one worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its number, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// The core it is pinned to.
+    pub core: Option<core_affinity::CoreId>,
+    /// Its sockets; the first is its queue of the punt link.
+    pub links: Vec<Link>,
+    /// By NIC index: how it sends there.
+    pub nics: Vec<NicWay>,
+    /// Its corner of the mesh.
+    pub corner: Corner,
+    /// The tables.
+    pub reader: Reader,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// Where its frames are.
+    pub gauges: Arc<Gauges>,
+    /// Its cache of free frames.
+    pub pool: LocalPool,
+    /// How it works.
+    pub tuning: Tuning,
+    /// What it shares.
+    pub shared: Shared,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    reader: Reader,
+    engine: Engine,
+    core: Option<core_affinity::CoreId>,
+}
+
+/// What a turn of the loop works on.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) links: Vec<Link>,
+    pub(crate) nics: Vec<NicWay>,
+    pub(crate) corner: Corner,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) pool: LocalPool,
+    gauges: Arc<Gauges>,
+    learner: Learner,
+    frames: Vec<Frame>,
+    tuning: Tuning,
+    shared: Shared,
+    sweep: Sweep,
+    told_gauges: u64,
+}
+
+/// This worker's share of the table, and when it last walked on through it.
+#[derive(Debug)]
+struct Sweep {
+    cursor: Cursor,
+    share: u64,
+    last_ms: u64,
+}
+
+/// A packet's end: its verdict, and where its frame now starts and how long it is.
+type Outcome = (PortId, Verdict, usize, usize);
+
+/// Milliseconds since boot, not counting suspended time (CLOCK_MONOTONIC): what the kernel's
+/// programs read as well.
+fn now_ms() -> u64 {
+    // The clock always exists, and its seconds are never negative.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec().unsigned_abs() * 1000 + time.tv_nsec().unsigned_abs() / 1_000_000
+    })
+}
+
+/// Seconds since boot, as lines of the table remember them.
+#[must_use]
+pub fn now() -> u32 {
+    (now_ms() / 1000) as u32
+}
+
+impl Worker {
+    /// Puts a worker together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let flows = &parts.shared.flows;
+        let (index, workers) = (parts.index as u32, parts.workers.max(1) as u32);
+        let sweep = Sweep {
+            cursor: Cursor::new(flows, index, workers, now()),
+            share: u64::from(flows.len() / workers),
+            last_ms: now_ms(),
+        };
+        let engine = Engine {
+            links: parts.links,
+            nics: parts.nics,
+            corner: parts.corner,
+            counters: parts.counters,
+            pool: parts.pool,
+            gauges: parts.gauges,
+            learner: Learner::default(),
+            frames: Vec::with_capacity(BATCH),
+            tuning: parts.tuning,
+            shared: parts.shared,
+            sweep,
+            told_gauges: 0,
+        };
+        Self { reader: parts.reader, engine, core: parts.core }
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        if let Some(core) = self.core {
+            core_affinity::set_for_current(core);
+        }
+        self.engine.prime();
+        let mut idle_since = None;
+        while !self.engine.shared.stop.load(Relaxed) {
+            self.engine.corner.epoch.wake();
+            let tables = self.reader.refresh();
+            self.engine.corner.epoch.enter(tables.generation);
+            let handled = self.engine.turn(tables, now_ms());
+            if handled > 0 {
+                idle_since = None;
+                continue;
+            }
+            let patience = self.engine.tuning.busy_poll;
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if patience.is_zero() || since.elapsed() >= patience {
+                self.engine.sleep();
+            }
+        }
+        self.engine.corner.epoch.sleep();
+    }
+}
+
+impl Engine {
+    /// Fills the receive rings before the first frame.
+    fn prime(&mut self) {
+        for link in &mut self.links {
+            link.refill(&mut self.pool);
+        }
+    }
+
+    /// One turn: a batch from every ring, out again, and a little housekeeping.
+    fn turn(&mut self, tables: &Snapshot, now_ms: u64) -> usize {
+        let mut handled = 0;
+        for at in 0..self.links.len() {
+            handled += self.receive(at, tables, (now_ms / 1000) as u32);
+        }
+        handled += self.collect();
+        for link in &mut self.links {
+            link.flush(&mut self.pool);
+            link.refill(&mut self.pool);
+        }
+        self.corner.wake();
+        self.sweep(tables, now_ms);
+        self.tell();
+        if now_ms >= self.told_gauges + 1000 {
+            self.told_gauges = now_ms;
+            self.census();
+        }
+        if handled > 0 {
+            Gauges::bump(&self.gauges.busy_loops);
+        }
+        handled
+    }
+
+    /// Takes a batch from a ring through the pipeline and sends every frame on its way.
+    fn receive(&mut self, at: usize, tables: &Snapshot, now: u32) -> usize {
+        let Some(link) = self.links.get_mut(at) else { return 0 };
+        let received = link.socket.receive(self.tuning.batch.min(BATCH), &mut self.frames);
+        if received == 0 {
+            return 0;
+        }
+        let source = link.source;
+        let mut frames = std::mem::take(&mut self.frames);
+        let outcomes = self.forward(source, &mut frames, tables, now);
+        for (mut frame, (ingress, verdict, head, len)) in frames.drain(..).zip(outcomes) {
+            // The pipeline moved the frame within its chunk: the range is the chunk's.
+            if frame.set_range(head, len) {
+                self.dispatch(frame, ingress, verdict, tables);
+            } else {
+                self.pool.give(frame);
+            }
+        }
+        self.frames = frames;
+        received
+    }
+
+    fn forward(
+        &mut self,
+        source: Source,
+        frames: &mut [Frame],
+        tables: &Snapshot,
+        now: u32,
+    ) -> ArrayVec<Outcome, BATCH> {
+        let mut packets: ArrayVec<Packet<'_>, BATCH> = ArrayVec::new();
+        for frame in frames.iter_mut().take(BATCH) {
+            let ingress = match source {
+                Source::Nic(port) => port,
+                Source::Punt => punt::ingress(frame).unwrap_or_else(|| {
+                    Gauges::bump(&self.gauges.untagged);
+                    PortId::NONE
+                }),
+            };
+            let (head, len) = (frame.head(), frame.len());
+            packets.push(Packet::new(frame.chunk_mut(), head, len, ingress));
+        }
+        let mut pipeline = Pipeline {
+            tables,
+            flows: &self.shared.flows,
+            now,
+            counters: &self.counters,
+            learner: &mut self.learner,
+        };
+        pipeline.forward(&mut packets);
+        packets
+            .iter()
+            .map(|packet| {
+                let (head, len) = packet.range();
+                let verdict = packet.verdict.expect("forward gives every packet its verdict");
+                (packet.ingress, verdict, head, len)
+            })
+            .collect()
+    }
+
+    /// Sends what other workers handed over.
+    fn collect(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < BATCH {
+            let Some(handed) = self.corner.take() else { break };
+            taken += 1;
+            match self.nics.get(usize::from(handed.nic)) {
+                Some(NicWay::Own(at)) => self.queue(*at, handed.frame),
+                _ => self.pool.give(handed.frame),
+            }
+        }
+        taken
+    }
+
+    /// Walks on through this worker's share of the table, as far as the time that passed asks.
+    fn sweep(&mut self, tables: &Snapshot, now_ms: u64) {
+        let due = (now_ms - self.sweep.last_ms) * self.sweep.share / SWEEP_MS;
+        if due < SWEEP_LEAST {
+            return;
+        }
+        self.sweep.last_ms = now_ms;
+        let (now, learner) = ((now_ms / 1000) as u32, &mut self.learner);
+        let lines = due.min(SWEEP_MOST) as u32;
+        let told = |event| refresh(learner, tables, &event, now);
+        self.shared.flows.sweep(&mut self.sweep.cursor, lines, now, &self.tuning.timeouts, told);
+    }
+
+    /// Tells the control thread what it should know.
+    fn tell(&mut self) {
+        let mut told = false;
+        for notice in self.learner.notices() {
+            told |= self.shared.notices.try_send(notice).is_ok();
+        }
+        if told {
+            // Fails only when the counter is full, and then it is awake anyway.
+            let _ = self.shared.wake.write(1);
+        }
+    }
+
+    fn census(&self) {
+        let mut sum = [0; 5];
+        for link in &self.links {
+            let census = link.socket.census();
+            let places = [census.fill, census.rx, census.tx, census.completion, census.in_kernel];
+            for (total, here) in sum.iter_mut().zip(places) {
+                *total += here as usize;
+            }
+        }
+        let outboxes: usize = self.links.iter().map(|link| link.outbox.len()).sum();
+        Gauges::set(&self.gauges.live_lines, self.sweep.cursor.live() as usize);
+        let errors: u64 = self.links.iter().map(|link| link.errors).sum();
+        self.gauges.errors.store(errors, Relaxed);
+        Gauges::set(&self.gauges.free, self.pool.len());
+        Gauges::set(&self.gauges.fill, sum[0]);
+        Gauges::set(&self.gauges.rx, sum[1]);
+        Gauges::set(&self.gauges.tx, sum[2]);
+        Gauges::set(&self.gauges.completion, sum[3]);
+        Gauges::set(&self.gauges.kernel, sum[4]);
+        Gauges::set(&self.gauges.in_flight, outboxes + self.corner.waiting());
+    }
+
+    /// Waits for a frame, a handed-over frame or the next nap's end.
+    fn sleep(&mut self) {
+        let stuck = self.links.iter().any(|link| !link.outbox.is_empty());
+        self.corner.epoch.sleep();
+        if self.corner.waiting() > 0 {
+            return;
+        }
+        let mut fds: ArrayVec<PollFd<'_>, SOCKETS> = ArrayVec::new();
+        fds.push(PollFd::new(self.corner.own.as_fd(), PollFlags::POLLIN));
+        for link in self.links.iter().take(SOCKETS - 1) {
+            fds.push(PollFd::new(link.socket.as_fd(), PollFlags::POLLIN));
+        }
+        // A full transmit ring empties without an event of ours: look again soon.
+        let timeout = if stuck { PollTimeout::from(1u16) } else { PollTimeout::from(NAP_MS) };
+        // EINTR is as good a reason to look around as any.
+        let _ = poll(&mut fds, timeout);
+        self.corner.hush();
+    }
+}
