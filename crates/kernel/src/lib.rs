@@ -1,1 +1,192 @@
-//! Placeholder.
+//! Loads, pins and attaches the BPF programs of `bpf/`, and owns their maps.
+//!
+//! `forward` sits on every port, as XDP or tc, and sends up what workers must see; `punt` and
+//! `deliver` sit at the two ends of the punt link. All of it outlives the daemon: programs, links,
+//! maps and changed NIC settings stay until [`detach_all`] takes them away, and each
+//! [`Kernel::start`] puts new ones in the place of the last one's without a gap.
+//!
+//! It decides nothing about packets, makes no interface and reads no configuration. Interfaces
+//! are those of the network namespace of the thread that calls; a [`Kernel`] is one thread's.
+//!
+//! The order at start: the ports (`set_segment`, `set_port`, `set_vlan`, `prepare_nic`,
+//! `attach`), then the punt link, last, because whatever an earlier run left on other interfaces
+//! is detached with it: old programs name ports by old numbers.
+//!
+//! ```no_run
+//! use kernel::{Hook, Interface, Kernel, PortEntry, PortKind, Settings, XdpMode};
+//!
+//! let mut kernel = Kernel::start("left", &Settings { lines: 1 << 20, hash_key: 7, tcx: true })?;
+//! let vif = PortEntry {
+//!     number: 1,
+//!     ifindex: 4,
+//!     kind: PortKind::Vif,
+//!     mac: [0xfa, 0x16, 0x3e, 0, 0, 1],
+//!     mtu: 1500,
+//!     peer: true,
+//!     sockets: 0,
+//!     queues: 0,
+//!     punt_rate: 20_000,
+//!     punt_burst: 1_000,
+//! };
+//! kernel.set_port(&vif)?;
+//! let attached = kernel.attach(1, "vnet1", Hook::Auto, XdpMode::Auto)?;
+//! println!("vnet1: {} ({})", attached.how, attached.why); // tcx (…)
+//! let (near, far) = (Interface::new(2, "tl-punt0"), Interface::new(3, "tl-punt1"));
+//! kernel.attach_punt(near, far)?;
+//! println!("{:?}", kernel.counters(1)?);
+//! # Ok::<(), kernel::Error>(())
+//! ```
+
+mod attach;
+mod caps;
+mod clsact;
+mod counters;
+mod detach;
+mod error;
+mod ethtool;
+mod hooks;
+mod layout;
+mod link;
+mod load;
+mod log;
+mod memory;
+mod netlink;
+mod nic;
+mod notes;
+mod pins;
+mod ports;
+mod skeletons;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use conntrack::Line;
+
+pub use attach::{Attached, Hook, How, XdpMode};
+pub use counters::{KernelDrop, PortCounters};
+pub use detach::{Report, detach_all};
+pub use error::Error;
+pub use ethtool::{Channels, Ethtool};
+pub use layout::{LAYOUT, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS};
+pub use memory::TableHeader;
+pub use nic::Changes;
+pub use ports::{PortEntry, PortKind};
+
+use load::{Maps, Programs};
+use pins::{Lock, Pins};
+
+/// An interface of this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface<'a> {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: &'a str,
+}
+
+impl<'a> Interface<'a> {
+    /// The interface of that index and name.
+    #[must_use]
+    pub fn new(index: u32, name: &'a str) -> Self {
+        Self { index, name }
+    }
+}
+
+/// What must be known before anything is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Lines of the connection table: `conntrack::Table::lines_for`.
+    pub lines: u32,
+    /// Random key under which the table hashes.
+    pub hash_key: u64,
+    /// Use TCX where the kernel has it (6.6); otherwise clsact everywhere.
+    pub tcx: bool,
+}
+
+/// The programs by name, for `BPF_PROG_TEST_RUN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// On a port, XDP.
+    ForwardXdp,
+    /// On a port, tc ingress.
+    ForwardTc,
+    /// At `tl-punt1`, XDP.
+    Punt,
+    /// At `tl-punt0`, tc ingress.
+    Deliver,
+}
+
+/// The kernel side of a node. Dropping it detaches nothing.
+#[derive(Debug)]
+pub struct Kernel {
+    node: String,
+    pins: Pins,
+    maps: Maps,
+    programs: Programs,
+    lines: &'static [Line],
+    header: TableHeader,
+    /// Whether TCX is wanted.
+    tcx: bool,
+    /// What this run attached, by index of the interface.
+    attached: HashMap<u32, How>,
+    _lock: Lock,
+}
+
+impl Kernel {
+    /// Loads fresh programs and maps for the node and pins them in the place of an earlier run's.
+    /// Nothing is attached yet, and what is attached goes on.
+    ///
+    /// # Errors
+    /// Another daemon of this node lives, a capability or bpffs is missing, or the kernel refuses.
+    pub fn start(node: &str, settings: &Settings) -> Result<Self, Error> {
+        caps::check()?;
+        let pins = Pins::of(node)?;
+        let lock = Lock::take(node)?;
+        pins.make()?;
+        let (maps, programs) = load::load(&pins, settings.lines)?;
+        let lines = memory::lines(&maps.lines, settings.lines)?;
+        let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
+        let kernel = Self {
+            node: node.to_owned(),
+            pins,
+            maps,
+            programs,
+            lines,
+            header,
+            tcx: settings.tcx,
+            attached: HashMap::new(),
+            _lock: lock,
+        };
+        kernel.set_punt(0)?;
+        Ok(kernel)
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The connection table's memory, all lines free at start; for `conntrack::Table::new`.
+    #[must_use]
+    pub fn lines(&self) -> &'static [Line] {
+        self.lines
+    }
+
+    /// What one must know to use the lines.
+    #[must_use]
+    pub fn header(&self) -> TableHeader {
+        self.header
+    }
+
+    /// A program, for `BPF_PROG_TEST_RUN`.
+    #[must_use]
+    pub fn program(&self, program: Program) -> BorrowedFd<'_> {
+        match program {
+            Program::ForwardXdp => self.programs.forward_xdp.as_fd(),
+            Program::ForwardTc => self.programs.forward_tc.as_fd(),
+            Program::Punt => self.programs.punt.as_fd(),
+            Program::Deliver => self.programs.deliver.as_fd(),
+        }
+    }
+}

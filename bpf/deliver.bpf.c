@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The two ends of the punt link.
+ *
+ * punt, XDP at tl-punt1: a frame on its way up, to the worker that serves the queue it came by.
+ * deliver, tc at tl-punt0: a frame on its way down, to the port its outer tag names.
+ */
+#include "maps.h"
+#include "parse.h"
+
+/* The port number in the outer tag; 0 if there is no such tag. */
+static __always_inline __u32 number_in_frame(void *data, void *end)
+{
+	struct ethhdr *ethernet = data;
+	struct vlan_tag *tag = (void *)(ethernet + 1);
+
+	if ((void *)(tag + 1) > end || ethernet->h_proto != bpf_htons(ETH_P_8021AD))
+		return 0;
+	return bpf_ntohs(tag->tci) & TAG_NUMBER;
+}
+
+SEC("xdp")
+int punt(struct xdp_md *ctx)
+{
+	__u32 queue = ctx->rx_queue_index;
+	__u32 number;
+
+	if (queue < PUNT_SOCKETS && bpf_redirect_map(&sockets, queue, XDP_DROP) == XDP_REDIRECT)
+		return XDP_REDIRECT;
+	number = number_in_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	count_drop(number, number ? DROP_NO_DAEMON : DROP_NO_PORT, 1);
+	return XDP_DROP;
+}
+
+/*
+ * Nothing leaves tl-punt0 for the stack behind it. The outer tag is beside the frame here: the
+ * kernel takes it out before any program runs. Popping it brings the inner one, if there is one,
+ * to its place, and what sends the frame puts it back in.
+ */
+SEC("tc")
+int deliver(struct __sk_buff *skb)
+{
+	__u32 frames = frames_of(skb);
+	struct counters *row;
+	struct port *port;
+	__u16 tag = 0;
+
+	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD))
+		tag = skb->vlan_tci;
+	port = port_of(tag & TAG_NUMBER);
+	row = counters_of(port ? port->number : 0);
+	if (!row)
+		return TC_ACT_SHOT;
+	if (!port) {
+		row->drops[DROP_NO_PORT] += frames;
+		return TC_ACT_SHOT;
+	}
+	if (bpf_skb_vlan_pop(skb)) {
+		row->drops[DROP_NO_ROOM] += frames;
+		return TC_ACT_SHOT;
+	}
+	if (tag & TAG_TO_HOST) {
+		// The NIC's tc program meets the frame again and must let it by. A native XDP
+		// program does not, and nobody would take the mark off.
+		if (port->hook == HOOK_TC)
+			skb->mark = MARK_HOST;
+		row->passed += frames;
+		return bpf_redirect(port->ifindex, BPF_F_INGRESS);
+	}
+	row->tx_packets += frames;
+	row->tx_bytes += skb->len;
+	if (port->flags & PORT_PEER)
+		return bpf_redirect_peer(port->ifindex, 0);
+	return bpf_redirect(port->ifindex, 0);
+}
+
+char licence[] SEC("license") = "GPL";

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Maps of the kernel programs, and what lies in them: the contract with crates/kernel/src/layout.rs,
+ * where every #define has a constant of the same name and every struct its twin (a test compares
+ * them). All maps are pinned in /sys/fs/bpf/trunkline/<node>/ under their own names.
+ */
+#pragma once
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "line.h"
+
+/* Port and segment numbers have 12 bits; 0 is none. */
+#define PORTS 4096
+#define SEGMENTS 4096
+/* VLANs of all NICs together. */
+#define VLANS 8192
+
+/* Slots of AF_XDP sockets: the punt link's, by queue, then those of NICs. */
+#define SOCKETS 4096
+#define PUNT_SOCKETS 256
+
+/* The outer tag of a frame on the punt link: 802.1ad, port number, and on the way down this bit. */
+#define TAG_NUMBER 0x0fff
+#define TAG_TO_HOST 0x2000
+
+/* skb->mark of a frame that deliver hands to the stack of a NIC past the NIC's own tc program. */
+#define MARK_HOST 0x746c4f4b
+
+/* port.kind */
+#define PORT_NONE 0
+#define PORT_TRUNK 1
+#define PORT_PUBLIC 2
+#define PORT_VIF 3
+#define PORT_HOST 4
+
+/* port.hook */
+#define HOOK_NONE 0
+#define HOOK_XDP 1
+#define HOOK_TC 2
+
+/* port.flags */
+#define PORT_PEER 1 /* a veth whose other end is in another namespace: bpf_redirect_peer */
+
+/* segment.flags */
+#define SEGMENT_UP 1
+
+/* counters.drops */
+#define DROP_MALFORMED 0 /* no Ethernet header, or cut within its tag */
+#define DROP_NO_PORT 1   /* no such port; in row 0 */
+#define DROP_PUNT_RATE 2 /* the port's bucket is empty */
+#define DROP_NO_DAEMON 3 /* nobody listens */
+#define DROP_NO_ROOM 4   /* no room before the frame for a tag, or no memory */
+#define DROPS 5
+
+/* note.changed: what was changed on an interface, to be put back by detach. */
+#define CHANGED_PROMISC 1
+#define CHANGED_RXVLAN 2
+#define CHANGED_VLAN_FILTER 4
+#define CHANGED_LRO 8
+#define MADE_FILTER 16 /* a clsact filter of ours is on it */
+#define MADE_QDISC 32  /* and so is the clsact qdisc */
+
+/* header.layout: what all of this, and the lines, look like. */
+#define LAYOUT 1
+
+struct port {
+	__u32 ifindex;
+	__u16 number;
+	__u8 kind;
+	__u8 hook;
+	__u32 flags;
+	__u32 sockets; /* first slot of a NIC's sockets, one for each queue */
+	__u16 queues;
+	__u16 mtu;
+	__u8 mac[6];
+	__u16 spare;
+	__u32 punt_cost;  /* nanoseconds a frame costs; 0: as many as come */
+	__u64 punt_burst; /* nanoseconds that can be saved up */
+};
+_Static_assert(sizeof(struct port) == 40, "port");
+_Static_assert(__builtin_offsetof(struct port, number) == 4, "port.number");
+_Static_assert(__builtin_offsetof(struct port, kind) == 6, "port.kind");
+_Static_assert(__builtin_offsetof(struct port, hook) == 7, "port.hook");
+_Static_assert(__builtin_offsetof(struct port, flags) == 8, "port.flags");
+_Static_assert(__builtin_offsetof(struct port, sockets) == 12, "port.sockets");
+_Static_assert(__builtin_offsetof(struct port, queues) == 16, "port.queues");
+_Static_assert(__builtin_offsetof(struct port, mtu) == 18, "port.mtu");
+_Static_assert(__builtin_offsetof(struct port, mac) == 20, "port.mac");
+_Static_assert(__builtin_offsetof(struct port, punt_cost) == 28, "port.punt_cost");
+_Static_assert(__builtin_offsetof(struct port, punt_burst) == 32, "port.punt_burst");
+
+/* Until when a port's frames are paid for, monotonic nanoseconds. A line of its own: ports must not slow each other. */
+struct bucket {
+	__u64 paid;
+	__u64 spare[7];
+};
+_Static_assert(sizeof(struct bucket) == 64, "bucket");
+
+struct vlan_key {
+	__u16 port;
+	__u16 vlan; /* 0: untagged */
+};
+_Static_assert(sizeof(struct vlan_key) == 4, "vlan_key");
+_Static_assert(__builtin_offsetof(struct vlan_key, vlan) == 2, "vlan_key.vlan");
+
+struct segment {
+	__u16 zone;
+	__u16 vlan;
+	__u32 flags;
+};
+_Static_assert(sizeof(struct segment) == 8, "segment");
+_Static_assert(__builtin_offsetof(struct segment, vlan) == 2, "segment.vlan");
+_Static_assert(__builtin_offsetof(struct segment, flags) == 4, "segment.flags");
+
+struct counters {
+	__u64 rx_packets;
+	__u64 rx_bytes;
+	__u64 punted;
+	__u64 passed;
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u64 drops[DROPS];
+};
+_Static_assert(sizeof(struct counters) == (6 + DROPS) * 8, "counters");
+_Static_assert(__builtin_offsetof(struct counters, drops) == 48, "counters.drops");
+
+struct settings {
+	__u32 punt;  /* ifindex of tl-punt0; 0: there is no punt link */
+	__u32 netns; /* inode of the network namespace all this is in */
+};
+_Static_assert(sizeof(struct settings) == 8, "settings");
+_Static_assert(__builtin_offsetof(struct settings, netns) == 4, "settings.netns");
+
+struct header {
+	__u32 layout;
+	__u32 lines;
+	__u64 hash_key;
+	__u64 stamp;
+};
+_Static_assert(sizeof(struct header) == 24, "header");
+_Static_assert(__builtin_offsetof(struct header, lines) == 4, "header.lines");
+_Static_assert(__builtin_offsetof(struct header, hash_key) == 8, "header.hash_key");
+_Static_assert(__builtin_offsetof(struct header, stamp) == 16, "header.stamp");
+
+struct note {
+	char name[16];
+	__u8 mac[6];
+	__u16 changed;
+};
+_Static_assert(sizeof(struct note) == 24, "note");
+_Static_assert(__builtin_offsetof(struct note, mac) == 16, "note.mac");
+_Static_assert(__builtin_offsetof(struct note, changed) == 22, "note.changed");
+
+/* By port number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+/* Interface index to port number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} numbers SEC(".maps");
+
+/* By port number. Apart from the ports, so that a port's change leaves its bucket as it is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+/* A NIC's VLAN to segment number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VLANS);
+	__type(key, struct vlan_key);
+	__type(value, __u32);
+} vlans SEC(".maps");
+
+/* By segment number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SEGMENTS);
+	__type(key, __u32);
+	__type(value, struct segment);
+} segments SEC(".maps");
+
+/* By port number; row 0 is for frames of no port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+/* The workers' AF_XDP sockets. One that is closed leaves by itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, SOCKETS);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+/* tl-punt0, for XDP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} punts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+/* The connection table. How many lines it has is said when it is loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, LINE_HOME);
+	__type(key, __u32);
+	__type(value, struct line);
+} lines SEC(".maps");
+
+/* What one must know to read the lines. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct header);
+} header SEC(".maps");
+
+/* By interface index: notes for detach. The only map that outlives a start. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct note);
+} nics SEC(".maps");
+
+static __always_inline struct counters *counters_of(__u32 number)
+{
+	return bpf_map_lookup_elem(&counters, &number);
+}
+
+static __always_inline void count_drop(__u32 number, __u32 reason, __u32 frames)
+{
+	struct counters *row = counters_of(number);
+
+	if (row)
+		row->drops[reason] += frames;
+}
+
+/* The port of that number; NULL if there is none. */
+static __always_inline struct port *port_of(__u32 number)
+{
+	struct port *port = bpf_map_lookup_elem(&ports, &number);
+
+	return port && port->number ? port : NULL;
+}
+
+/* The port on that interface; NULL if there is none. */
+static __always_inline struct port *port_on(__u32 ifindex)
+{
+	__u32 *number = bpf_map_lookup_elem(&numbers, &ifindex);
+
+	return number ? port_of(*number) : NULL;
+}

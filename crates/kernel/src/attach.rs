@@ -1,0 +1,273 @@
+//! Which hook a port gets, and the change from one to another.
+
+use std::fmt;
+use std::os::fd::AsFd as _;
+
+use crate::error::Error;
+use crate::ethtool::Ethtool;
+use crate::hooks::Site;
+use crate::layout::{Node, Port};
+use crate::notes::Notes;
+use crate::pins::LinkKind;
+use crate::ports::{PortKind, put};
+use crate::{Interface, Kernel, nic};
+
+/// The hook asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// tc on what is virtual (GSO packets stay whole), XDP on NICs that have it natively.
+    #[default]
+    Auto,
+    /// XDP, or an error.
+    Xdp,
+    /// tc.
+    Tc,
+}
+
+/// The XDP mode asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native where the driver has it, else generic.
+    #[default]
+    Auto,
+    /// In the driver, or an error.
+    Native,
+    /// In the stack, before tc: slow, works everywhere.
+    Generic,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the stack.
+    XdpGeneric,
+    /// tc by a TCX link.
+    Tcx,
+    /// tc by a filter of a clsact qdisc.
+    Clsact,
+}
+
+impl How {
+    /// Whether it is XDP.
+    #[must_use]
+    pub fn is_xdp(self) -> bool {
+        matches!(self, Self::XdpNative | Self::XdpGeneric)
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::XdpNative => "xdp (native)",
+            Self::XdpGeneric => "xdp (generic)",
+            Self::Tcx => "tc (tcx)",
+            Self::Clsact => "tc (clsact)",
+        })
+    }
+}
+
+/// How a port was attached, and why so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The hook.
+    pub how: How,
+    /// Why this one, for the operator.
+    pub why: String,
+}
+
+/// Drivers whose other side is the kernel itself: there GSO is worth more than XDP.
+const VIRTUAL: [&str; 10] =
+    ["veth", "tun", "tap", "dummy", "bridge", "macvlan", "macvtap", "ipvlan", "ifb", "netkit"];
+
+/// Offloads of `tl-punt0` that would leave tags, checksums or segments to a device that is not
+/// there: AF_XDP at the far end takes the frame as it is.
+const PUNT_OFFLOADS: [&str; 5] = [
+    "tx-checksum-ip-generic",
+    "tx-checksum-ipv4",
+    "tx-checksum-ipv6",
+    "tx-vlan-hw-insert",
+    "tx-vlan-stag-hw-insert",
+];
+
+impl Kernel {
+    /// Attaches `forward` to the interface of a port that is set; `name` is the interface's.
+    ///
+    /// A program that an earlier run attached is replaced without a packet in between. When the
+    /// hook changes the old one goes after the new one is in force.
+    ///
+    /// # Errors
+    /// The port is not set; a program that is not ours is attached (nothing is changed then); or
+    /// the hook asked for cannot be had.
+    pub fn attach(
+        &mut self,
+        port: u16,
+        name: &str,
+        hook: Hook,
+        mode: XdpMode,
+    ) -> Result<Attached, Error> {
+        let unknown = || Error::Number { what: "port", number: port.into() };
+        let row = self.port(port)?.ok_or_else(unknown)?;
+        let on = Interface::new(row.ifindex, name);
+        let attached = match choose(&row, on, hook, mode) {
+            Choice::Tc(why) => Attached { how: self.forward_tc(on)?, why },
+            Choice::Xdp(mode, why) => Attached { how: self.forward_xdp(on, mode)?, why },
+            Choice::Try(driver) => match self.forward_xdp(on, XdpMode::Native) {
+                Ok(how) => Attached { how, why: format!("{driver} has native XDP") },
+                Err(foreign @ Error::Foreign { .. }) => return Err(foreign),
+                Err(error) => {
+                    Attached { how: self.forward_tc(on)?, why: format!("no native XDP: {error}") }
+                }
+            },
+        };
+        self.settle_on(port, on, attached.how)?;
+        tracing::info!(interface = name, how = %attached.how, why = attached.why, "attached");
+        Ok(attached)
+    }
+
+    /// Attaches the two ends of the punt link, and detaches what earlier runs attached and this
+    /// one did not. Every port that is there has to be attached before.
+    ///
+    /// The offloads of the near end that AF_XDP cannot do without are switched off. The number
+    /// of queues has to be right by now.
+    ///
+    /// # Errors
+    /// A program that is not ours is attached, or the kernel refuses.
+    pub fn attach_punt(
+        &mut self,
+        near: Interface<'_>,
+        far: Interface<'_>,
+    ) -> Result<Attached, Error> {
+        nic::offloads_off(near.name, &PUNT_OFFLOADS)?;
+        self.settle([near.index, far.index])?;
+        let how = self.site(near).attach_tc(self.programs.deliver.as_fd(), self.tcx)?;
+        let program = self.programs.punt.as_fd();
+        let xdp = self.site(far).attach_xdp(program, XdpMode::Native)?;
+        self.attached.insert(near.index, how);
+        self.attached.insert(far.index, xdp);
+        put(&self.maps.punts, "punts", &0u32, &near.index)?;
+        self.set_punt(near.index)?;
+        Ok(Attached { how, why: "the near end of the punt link".into() })
+    }
+
+    /// Takes our programs off an interface and puts its settings back; one that is gone is no
+    /// error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.attached.remove(&ifindex);
+        crate::detach::interface(&self.pins, Notes(&self.maps.nics), ifindex).map(drop)
+    }
+
+    /// What is attached by this run on that interface.
+    #[must_use]
+    pub fn attached(&self, ifindex: u32) -> Option<How> {
+        self.attached.get(&ifindex).copied()
+    }
+
+    pub(crate) fn set_punt(&self, near: u32) -> Result<(), Error> {
+        let row = Node { punt: near, netns: crate::detach::netns()? };
+        put(&self.maps.settings, "settings", &0u32, &row)
+    }
+
+    fn forward_tc(&self, on: Interface<'_>) -> Result<How, Error> {
+        self.site(on).attach_tc(self.programs.forward_tc.as_fd(), self.tcx)
+    }
+
+    fn forward_xdp(&self, on: Interface<'_>, mode: XdpMode) -> Result<How, Error> {
+        self.site(on).attach_xdp(self.programs.forward_xdp.as_fd(), mode)
+    }
+
+    fn site<'a>(&'a self, on: Interface<'a>) -> Site<'a> {
+        Site { on, pins: &self.pins, notes: Notes(&self.maps.nics) }
+    }
+
+    /// Makes the hook that is in force the only one. `deliver` marks frames for the stack while
+    /// there is a tc program to take the mark off, so the port says tc first and last.
+    fn settle_on(&mut self, port: u16, on: Interface<'_>, how: How) -> Result<(), Error> {
+        if how.is_xdp() {
+            self.site(on).detach_tc()?;
+            self.set_hook(port, how)?;
+        } else {
+            self.set_hook(port, how)?;
+            self.site(on).detach(LinkKind::Xdp)?;
+        }
+        self.attached.insert(on.index, how);
+        Ok(())
+    }
+
+    /// Detaches what earlier runs attached or changed and this one does not use, but for `kept`.
+    fn settle(&self, kept: [u32; 2]) -> Result<(), Error> {
+        let notes = Notes(&self.maps.nics);
+        let linked = self.pins.links()?.into_iter().map(|(index, _)| index);
+        let mut indexes: Vec<u32> = notes.all()?.into_iter().map(|(index, _)| index).collect();
+        indexes.extend(linked);
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.retain(|index| !self.attached.contains_key(index) && !kept.contains(index));
+        for index in indexes {
+            let left = crate::detach::interface(&self.pins, notes, index)?;
+            tracing::info!(index, ?left, "detached what an earlier run attached");
+        }
+        Ok(())
+    }
+}
+
+/// What to try on an interface, and why.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    Tc(String),
+    Xdp(XdpMode, String),
+    /// Native XDP of this driver, else tc.
+    Try(String),
+}
+
+fn choose(row: &Port, on: Interface<'_>, hook: Hook, mode: XdpMode) -> Choice {
+    match hook {
+        Hook::Tc => return Choice::Tc("asked for".into()),
+        Hook::Xdp => return Choice::Xdp(mode, "asked for".into()),
+        Hook::Auto => {}
+    }
+    if !PortKind::of(row.kind).is_some_and(PortKind::is_nic) {
+        return Choice::Tc("GSO packets stay whole".into());
+    }
+    let ethtool = Ethtool::open().and_then(|ethtool| Ok((ethtool.driver(on.name)?, ethtool)));
+    let Ok((driver, ethtool)) = ethtool else {
+        return Choice::Tc("its driver does not say its name".into());
+    };
+    if VIRTUAL.contains(&driver.as_str()) {
+        return Choice::Tc(format!("{driver}: GSO packets stay whole"));
+    }
+    let tags = ethtool.feature(on.name, nic::RX_VLAN).ok().flatten();
+    if tags.is_some_and(|tags| tags.active) {
+        return Choice::Tc(format!("{driver} takes VLAN tags out of frames ({})", nic::RX_VLAN));
+    }
+    match mode {
+        XdpMode::Generic => Choice::Xdp(mode, "generic XDP is asked for".into()),
+        XdpMode::Auto | XdpMode::Native => Choice::Try(driver),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_done_and_a_vif_gets_tc() {
+        let vif = Port { kind: crate::layout::PORT_VIF, ..Port::default() };
+        let on = Interface::new(1, "lo");
+        assert!(matches!(choose(&vif, on, Hook::Auto, XdpMode::Native), Choice::Tc(_)));
+        assert!(matches!(choose(&vif, on, Hook::Tc, XdpMode::Auto), Choice::Tc(_)));
+        let xdp = choose(&vif, on, Hook::Xdp, XdpMode::Generic);
+        assert_eq!(xdp, Choice::Xdp(XdpMode::Generic, "asked for".into()));
+    }
+
+    #[test]
+    fn a_nic_without_a_driver_that_says_its_name_gets_tc() {
+        let trunk = Port { kind: crate::layout::PORT_TRUNK, ..Port::default() };
+        let choice = choose(&trunk, Interface::new(1, "no-such-nic"), Hook::Auto, XdpMode::Auto);
+        assert_eq!(choice, Choice::Tc("its driver does not say its name".into()));
+    }
+}

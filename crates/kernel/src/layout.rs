@@ -1,0 +1,224 @@
+//! What lies in the maps, byte for byte as in `bpf/maps.h`.
+//!
+//! A test compares every `#define` of the header with the constant of the same name here; sizes
+//! and offsets are asserted on both sides, so that neither compiles after a change to one.
+
+use std::mem::offset_of;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Rows of the port map: port numbers have 12 bits.
+pub const PORTS: u32 = 4096;
+/// Rows of the segment map.
+pub const SEGMENTS: u32 = 4096;
+/// VLANs of all NICs together.
+pub const VLANS: u32 = 8192;
+/// Slots for AF_XDP sockets.
+pub const SOCKETS: u32 = 4096;
+/// Of these the first belong to the punt link, by queue; NICs have the others.
+pub const PUNT_SOCKETS: u32 = 256;
+/// The port number in the outer tag of a frame on the punt link.
+pub const TAG_NUMBER: u16 = 0x0fff;
+/// On the way down: to the stack behind that NIC, not out of it.
+pub const TAG_TO_HOST: u16 = 0x2000;
+/// `skb->mark` of a frame on its way past a NIC's tc program to the stack.
+#[cfg(test)] // C's alone
+pub(crate) const MARK_HOST: u32 = 0x746c_4f4b;
+
+#[cfg(test)] // C's alone
+pub(crate) const PORT_NONE: u8 = 0;
+pub(crate) const PORT_TRUNK: u8 = 1;
+pub(crate) const PORT_PUBLIC: u8 = 2;
+pub(crate) const PORT_VIF: u8 = 3;
+pub(crate) const PORT_HOST: u8 = 4;
+
+pub(crate) const HOOK_NONE: u8 = 0;
+pub(crate) const HOOK_XDP: u8 = 1;
+pub(crate) const HOOK_TC: u8 = 2;
+
+pub(crate) const PORT_PEER: u32 = 1;
+pub(crate) const SEGMENT_UP: u32 = 1;
+
+pub(crate) const DROP_MALFORMED: usize = 0;
+pub(crate) const DROP_NO_PORT: usize = 1;
+pub(crate) const DROP_PUNT_RATE: usize = 2;
+pub(crate) const DROP_NO_DAEMON: usize = 3;
+pub(crate) const DROP_NO_ROOM: usize = 4;
+pub(crate) const DROPS: usize = 5;
+
+pub(crate) const CHANGED_PROMISC: u16 = 1;
+pub(crate) const CHANGED_RXVLAN: u16 = 2;
+pub(crate) const CHANGED_VLAN_FILTER: u16 = 4;
+pub(crate) const CHANGED_LRO: u16 = 8;
+pub(crate) const MADE_FILTER: u16 = 16;
+pub(crate) const MADE_QDISC: u16 = 32;
+
+/// What the maps and lines look like. Grows with every change that an older daemon or program
+/// would misread.
+pub const LAYOUT: u32 = 1;
+
+/// A row of `ports`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Port {
+    pub(crate) ifindex: u32,
+    pub(crate) number: u16,
+    pub(crate) kind: u8,
+    pub(crate) hook: u8,
+    pub(crate) flags: u32,
+    pub(crate) sockets: u32,
+    pub(crate) queues: u16,
+    pub(crate) mtu: u16,
+    pub(crate) mac: [u8; 6],
+    pub(crate) spare: u16,
+    pub(crate) punt_cost: u32,
+    pub(crate) punt_burst: u64,
+}
+
+const _: () = assert!(size_of::<Port>() == 40 && offset_of!(Port, number) == 4);
+const _: () = assert!(offset_of!(Port, kind) == 6 && offset_of!(Port, hook) == 7);
+const _: () = assert!(offset_of!(Port, flags) == 8 && offset_of!(Port, sockets) == 12);
+const _: () = assert!(offset_of!(Port, queues) == 16 && offset_of!(Port, mtu) == 18);
+const _: () = assert!(offset_of!(Port, mac) == 20 && offset_of!(Port, punt_cost) == 28);
+const _: () = assert!(offset_of!(Port, punt_burst) == 32);
+
+/// A row of `buckets`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Bucket {
+    pub(crate) paid: u64,
+    pub(crate) spare: [u64; 7],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// A key of `vlans`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct VlanKey {
+    pub(crate) port: u16,
+    pub(crate) vlan: u16,
+}
+
+const _: () = assert!(size_of::<VlanKey>() == 4 && offset_of!(VlanKey, vlan) == 2);
+
+/// A row of `segments`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Segment {
+    pub(crate) zone: u16,
+    pub(crate) vlan: u16,
+    pub(crate) flags: u32,
+}
+
+const _: () = assert!(size_of::<Segment>() == 8 && offset_of!(Segment, vlan) == 2);
+const _: () = assert!(offset_of!(Segment, flags) == 4);
+
+/// A row of `counters`, one for each CPU.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Counters {
+    pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) punted: u64,
+    pub(crate) passed: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) drops: [u64; DROPS],
+}
+
+const _: () = assert!(size_of::<Counters>() == (6 + DROPS) * 8);
+const _: () = assert!(offset_of!(Counters, drops) == 48);
+
+/// The row of `settings`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Node {
+    pub(crate) punt: u32,
+    pub(crate) netns: u32,
+}
+
+const _: () = assert!(size_of::<Node>() == 8 && offset_of!(Node, netns) == 4);
+
+/// The row of `header`; memory that the daemon and its successors share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) layout: std::sync::atomic::AtomicU32,
+    pub(crate) lines: std::sync::atomic::AtomicU32,
+    pub(crate) hash_key: std::sync::atomic::AtomicU64,
+    pub(crate) stamp: std::sync::atomic::AtomicU64,
+}
+
+const _: () = assert!(size_of::<Header>() == 24 && offset_of!(Header, lines) == 4);
+const _: () = assert!(offset_of!(Header, hash_key) == 8 && offset_of!(Header, stamp) == 16);
+
+/// A row of `nics`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Note {
+    pub(crate) name: [u8; 16],
+    pub(crate) mac: [u8; 6],
+    pub(crate) changed: u16,
+}
+
+const _: () = assert!(size_of::<Note>() == 24 && offset_of!(Note, mac) == 16);
+const _: () = assert!(offset_of!(Note, changed) == 22);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `#define NAME value` of the header.
+    fn defines() -> Vec<(&'static str, u64)> {
+        let lines = include_str!("../../../bpf/maps.h").lines();
+        let found = lines.filter_map(|line| {
+            let (name, rest) = line.strip_prefix("#define ")?.split_once(' ')?;
+            let value = rest.split("/*").next()?.trim();
+            let number = match value.strip_prefix("0x") {
+                Some(hex) => u64::from_str_radix(hex, 16),
+                None => value.parse(),
+            };
+            Some((name, number.unwrap()))
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn every_define_of_the_header_has_the_same_value_here() {
+        let here = [
+            ("PORTS", u64::from(PORTS)),
+            ("SEGMENTS", SEGMENTS.into()),
+            ("VLANS", VLANS.into()),
+            ("SOCKETS", SOCKETS.into()),
+            ("PUNT_SOCKETS", PUNT_SOCKETS.into()),
+            ("TAG_NUMBER", TAG_NUMBER.into()),
+            ("TAG_TO_HOST", TAG_TO_HOST.into()),
+            ("MARK_HOST", MARK_HOST.into()),
+            ("PORT_NONE", PORT_NONE.into()),
+            ("PORT_TRUNK", PORT_TRUNK.into()),
+            ("PORT_PUBLIC", PORT_PUBLIC.into()),
+            ("PORT_VIF", PORT_VIF.into()),
+            ("PORT_HOST", PORT_HOST.into()),
+            ("HOOK_NONE", HOOK_NONE.into()),
+            ("HOOK_XDP", HOOK_XDP.into()),
+            ("HOOK_TC", HOOK_TC.into()),
+            ("PORT_PEER", PORT_PEER.into()),
+            ("SEGMENT_UP", SEGMENT_UP.into()),
+            ("DROP_MALFORMED", DROP_MALFORMED as u64),
+            ("DROP_NO_PORT", DROP_NO_PORT as u64),
+            ("DROP_PUNT_RATE", DROP_PUNT_RATE as u64),
+            ("DROP_NO_DAEMON", DROP_NO_DAEMON as u64),
+            ("DROP_NO_ROOM", DROP_NO_ROOM as u64),
+            ("DROPS", DROPS as u64),
+            ("CHANGED_PROMISC", CHANGED_PROMISC.into()),
+            ("CHANGED_RXVLAN", CHANGED_RXVLAN.into()),
+            ("CHANGED_VLAN_FILTER", CHANGED_VLAN_FILTER.into()),
+            ("CHANGED_LRO", CHANGED_LRO.into()),
+            ("MADE_FILTER", MADE_FILTER.into()),
+            ("MADE_QDISC", MADE_QDISC.into()),
+            ("LAYOUT", LAYOUT.into()),
+        ];
+        assert_eq!(defines(), here);
+    }
+}

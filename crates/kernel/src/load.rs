@@ -1,0 +1,126 @@
+//! Loading: fresh programs and fresh maps at every start, in the place of the last one's.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::{MapHandle, OpenMapMut};
+
+use crate::error::{Doing as _, Error};
+use crate::pins::{self, Pins};
+use crate::{log, skeletons};
+
+/// All maps.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    pub(crate) ports: MapHandle,
+    pub(crate) numbers: MapHandle,
+    pub(crate) buckets: MapHandle,
+    pub(crate) vlans: MapHandle,
+    pub(crate) segments: MapHandle,
+    pub(crate) counters: MapHandle,
+    pub(crate) sockets: MapHandle,
+    pub(crate) punts: MapHandle,
+    pub(crate) settings: MapHandle,
+    pub(crate) lines: MapHandle,
+    pub(crate) header: MapHandle,
+    pub(crate) nics: MapHandle,
+}
+
+/// All programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) forward_xdp: OwnedFd,
+    pub(crate) forward_tc: OwnedFd,
+    pub(crate) punt: OwnedFd,
+    pub(crate) deliver: OwnedFd,
+}
+
+/// Loads both objects over one set of maps and pins these. Nothing is attached yet; what an
+/// earlier run attached goes on with its own maps, which it holds.
+pub(crate) fn load(pins: &Pins, lines: u32) -> Result<(Maps, Programs), Error> {
+    log::capture();
+    let notes = kept_notes(pins)?;
+    let (maps, forward_xdp, forward_tc) = load_forward(lines, notes)?;
+    let (punt, deliver) = load_deliver(&maps)?;
+    for (name, map) in maps.all() {
+        pins.put(map.as_fd(), &pins.map(name))?;
+    }
+    Ok((maps, Programs { forward_xdp, forward_tc, punt, deliver }))
+}
+
+/// The notes of earlier runs: only the first one saw what the interfaces were like before.
+fn kept_notes(pins: &Pins) -> Result<Option<OwnedFd>, Error> {
+    let path = pins.map("nics");
+    pins::open(&path).doing(|| format!("cannot open {}", path.display()))
+}
+
+fn load_forward(lines: u32, notes: Option<OwnedFd>) -> Result<(Maps, OwnedFd, OwnedFd), Error> {
+    let failed = |source| Error::Load { object: "forward", log: log::said(), source };
+    log::forget();
+    let mut place = MaybeUninit::uninit();
+    let mut open = skeletons::ForwardSkelBuilder::default().open(&mut place).map_err(failed)?;
+    open.maps.lines.set_max_entries(lines).map_err(failed)?;
+    if let Some(notes) = &notes {
+        open.maps.nics.reuse_fd(notes.as_fd()).map_err(failed)?;
+    }
+    let loaded = open.load().map_err(failed)?;
+    let map = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(failed);
+    let maps = Maps {
+        ports: map(&loaded.maps.ports)?,
+        numbers: map(&loaded.maps.numbers)?,
+        buckets: map(&loaded.maps.buckets)?,
+        vlans: map(&loaded.maps.vlans)?,
+        segments: map(&loaded.maps.segments)?,
+        counters: map(&loaded.maps.counters)?,
+        sockets: map(&loaded.maps.sockets)?,
+        punts: map(&loaded.maps.punts)?,
+        settings: map(&loaded.maps.settings)?,
+        lines: map(&loaded.maps.lines)?,
+        header: map(&loaded.maps.header)?,
+        nics: map(&loaded.maps.nics)?,
+    };
+    let programs = &loaded.progs;
+    Ok((maps, keep(programs.forward_xdp.as_fd())?, keep(programs.forward_tc.as_fd())?))
+}
+
+fn load_deliver(maps: &Maps) -> Result<(OwnedFd, OwnedFd), Error> {
+    let failed = |source| Error::Load { object: "punt link", log: log::said(), source };
+    log::forget();
+    let mut place = MaybeUninit::uninit();
+    let mut open = skeletons::DeliverSkelBuilder::default().open(&mut place).map_err(failed)?;
+    let share = |theirs: &mut OpenMapMut<'_>, ours: &MapHandle| theirs.reuse_fd(ours.as_fd());
+    for mut theirs in open.open_object_mut().maps_mut() {
+        let name = theirs.name().to_string_lossy().into_owned();
+        if let Some((_, ours)) = maps.all().into_iter().find(|(of, _)| *of == name) {
+            share(&mut theirs, ours).map_err(failed)?;
+        }
+    }
+    let loaded = open.load().map_err(failed)?;
+    Ok((keep(loaded.progs.punt.as_fd())?, keep(loaded.progs.deliver.as_fd())?))
+}
+
+/// A descriptor of ours, which stays when the object goes.
+fn keep(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    fd.try_clone_to_owned().doing(|| "cannot keep a program".into())
+}
+
+impl Maps {
+    /// All of them with the names they are pinned under.
+    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 12] {
+        [
+            ("ports", &self.ports),
+            ("numbers", &self.numbers),
+            ("buckets", &self.buckets),
+            ("vlans", &self.vlans),
+            ("segments", &self.segments),
+            ("counters", &self.counters),
+            ("sockets", &self.sockets),
+            ("punts", &self.punts),
+            ("settings", &self.settings),
+            ("lines", &self.lines),
+            ("header", &self.header),
+            ("nics", &self.nics),
+        ]
+    }
+}

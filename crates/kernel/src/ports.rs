@@ -1,0 +1,295 @@
+//! Ports, VLANs, segments and sockets: what the control thread tells the programs.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use libbpf_rs::{ErrorKind, MapCore as _, MapFlags, MapHandle};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::error::Error;
+use crate::layout::{
+    Bucket, HOOK_NONE, HOOK_TC, HOOK_XDP, PORT_HOST, PORT_PEER, PORT_PUBLIC, PORT_TRUNK, PORT_VIF,
+    PORTS, Port, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VlanKey,
+};
+use crate::{How, Kernel};
+
+/// What a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortKind {
+    /// A NIC that carries tenants' frames; it may be the public one as well.
+    Trunk,
+    /// A NIC that carries the node's public traffic and no tenant's.
+    Public,
+    /// A VM's tap or veth.
+    Vif,
+    /// The node's own foot in a segment (`br100`).
+    Host,
+}
+
+impl PortKind {
+    /// Whether some of its frames are the host's.
+    #[must_use]
+    pub fn is_nic(self) -> bool {
+        matches!(self, Self::Trunk | Self::Public)
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Trunk => PORT_TRUNK,
+            Self::Public => PORT_PUBLIC,
+            Self::Vif => PORT_VIF,
+            Self::Host => PORT_HOST,
+        }
+    }
+
+    pub(crate) fn of(code: u8) -> Option<Self> {
+        let kinds = [Self::Trunk, Self::Public, Self::Vif, Self::Host];
+        kinds.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// A port as the kernel programs know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortEntry {
+    /// Its number, 1 to 4094.
+    pub number: u16,
+    /// Index of its interface.
+    pub ifindex: u32,
+    /// What it is.
+    pub kind: PortKind,
+    /// Its own MAC: a NIC's is the node's, a vif's the gateway's.
+    pub mac: [u8; 6],
+    /// Largest packet, bytes behind the Ethernet header and tag.
+    pub mtu: u16,
+    /// A veth whose other end is in another namespace: `bpf_redirect_peer` reaches it faster.
+    pub peer: bool,
+    /// First slot of its AF_XDP sockets (a NIC's; see [`Kernel::set_socket`]).
+    pub sockets: u32,
+    /// Slots it has, one for each queue; 0 if it has no sockets.
+    pub queues: u16,
+    /// Frames a second it may send up the punt link; 0: as many as come.
+    pub punt_rate: u32,
+    /// Frames it may send at once after a rest; at least 1 if there is a rate.
+    pub punt_burst: u32,
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+impl PortEntry {
+    fn row(&self, how: Option<How>) -> Port {
+        // A rate above 1 GHz is none.
+        let cost = NANOSECONDS.checked_div(self.punt_rate.into()).unwrap_or(0);
+        Port {
+            ifindex: self.ifindex,
+            number: self.number,
+            kind: self.kind.code(),
+            hook: how.map_or(HOOK_NONE, How::code),
+            flags: if self.peer { PORT_PEER } else { 0 },
+            sockets: self.sockets,
+            queues: self.queues,
+            mtu: self.mtu,
+            mac: self.mac,
+            spare: 0,
+            punt_cost: cost as u32, // at most 10^9
+            punt_burst: cost * u64::from(self.punt_burst.max(1)),
+        }
+    }
+}
+
+impl How {
+    pub(crate) fn code(self) -> u8 {
+        if self.is_xdp() { HOOK_XDP } else { HOOK_TC }
+    }
+}
+
+impl Kernel {
+    /// Makes a port known, or changes it. To be done before [`Kernel::attach`]: what an attached
+    /// program receives on no port's interface it drops.
+    ///
+    /// # Errors
+    /// The number is out of range, its sockets lie outside a NIC's slots, or a map refuses.
+    pub fn set_port(&mut self, entry: &PortEntry) -> Result<(), Error> {
+        let number = numbered("port", entry.number.into(), PORTS)?;
+        let last_socket = entry.sockets.saturating_add(entry.queues.into());
+        if last_socket > SOCKETS {
+            return Err(Error::Number { what: "socket", number: last_socket });
+        }
+        let old = self.port(entry.number)?;
+        let how = self.attached.get(&entry.ifindex).copied();
+        put(&self.maps.ports, "ports", &number, &entry.row(how))?;
+        match old {
+            Some(old) if old.ifindex != entry.ifindex => self.forget_interface(old)?,
+            Some(_) => {}
+            // Its predecessor's debts are not its own.
+            None => put(&self.maps.buckets, "buckets", &number, &Bucket::default())?,
+        }
+        put(&self.maps.numbers, "numbers", &entry.ifindex, &number)
+    }
+
+    /// Forgets a port and its VLANs. To be done after [`Kernel::detach`]. One that is not there is
+    /// no error.
+    ///
+    /// # Errors
+    /// A map refuses.
+    pub fn clear_port(&mut self, number: u16) -> Result<(), Error> {
+        let Some(port) = self.port(number)? else { return Ok(()) };
+        self.forget_interface(port)?;
+        let keys: Vec<Vec<u8>> = self.maps.vlans.keys().collect();
+        for key in keys {
+            let of = VlanKey::read_from_bytes(&key).is_ok_and(|key| key.port == number);
+            if of {
+                remove(&self.maps.vlans, "vlans", &key)?;
+            }
+        }
+        put(&self.maps.ports, "ports", &u32::from(number), &Port::default())
+    }
+
+    /// Says which segment's the frames with this VLAN are on a NIC; 0 is untagged.
+    ///
+    /// # Errors
+    /// There is no such segment (see [`Kernel::set_segment`]), or a map refuses.
+    pub fn set_vlan(&mut self, nic: u16, vlan: u16, segment: u16) -> Result<(), Error> {
+        numbered("port", nic.into(), PORTS)?;
+        let number = numbered("segment", segment.into(), SEGMENTS)?;
+        let row: Option<Segment> = get(&self.maps.segments, "segments", &number)?;
+        if row.is_none_or(|row| row.flags & SEGMENT_UP == 0) {
+            return Err(Error::Number { what: "segment", number });
+        }
+        put(&self.maps.vlans, "vlans", &VlanKey { port: nic, vlan }, &number)
+    }
+
+    /// Gives a VLAN on a NIC back to the host. One that is not there is no error.
+    ///
+    /// # Errors
+    /// A map refuses.
+    pub fn clear_vlan(&mut self, nic: u16, vlan: u16) -> Result<(), Error> {
+        remove(&self.maps.vlans, "vlans", VlanKey { port: nic, vlan }.as_bytes())
+    }
+
+    /// Makes a segment known. `vlan` is 0 for an untagged one.
+    ///
+    /// # Errors
+    /// The number is out of range, or a map refuses.
+    pub fn set_segment(&mut self, segment: u16, zone: u16, vlan: u16) -> Result<(), Error> {
+        let number = numbered("segment", segment.into(), SEGMENTS)?;
+        put(&self.maps.segments, "segments", &number, &Segment { zone, vlan, flags: SEGMENT_UP })
+    }
+
+    /// Forgets a segment: what comes for it on any NIC is the host's.
+    ///
+    /// # Errors
+    /// The number is out of range, or a map refuses.
+    pub fn clear_segment(&mut self, segment: u16) -> Result<(), Error> {
+        let number = numbered("segment", segment.into(), SEGMENTS)?;
+        put(&self.maps.segments, "segments", &number, &Segment::default())
+    }
+
+    /// Lets an AF_XDP socket have the frames of its queue.
+    ///
+    /// Slot of a socket on `tl-punt1`: its queue, below [`crate::PUNT_SOCKETS`]. On a NIC: the
+    /// port's `sockets` plus the queue, from there on. The kernel forgets a closed socket by
+    /// itself.
+    ///
+    /// # Errors
+    /// The slot is out of range, or the socket is not bound.
+    pub fn set_socket(&mut self, slot: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        if slot >= SOCKETS {
+            return Err(Error::Number { what: "socket", number: slot });
+        }
+        put(&self.maps.sockets, "sockets", &slot, &(socket.as_raw_fd() as u32))
+    }
+
+    /// The row of a port that is set.
+    pub(crate) fn port(&self, number: u16) -> Result<Option<Port>, Error> {
+        let row: Option<Port> = get(&self.maps.ports, "ports", &u32::from(number))?;
+        Ok(row.filter(|row| row.number != 0))
+    }
+
+    /// Notes by which hook the port on that interface is reached.
+    pub(crate) fn set_hook(&self, number: u16, how: How) -> Result<(), Error> {
+        let Some(mut row) = self.port(number)? else { return Ok(()) };
+        row.hook = how.code();
+        put(&self.maps.ports, "ports", &u32::from(number), &row)
+    }
+
+    /// Removes the interface's number, unless another port has the interface by now.
+    fn forget_interface(&self, port: Port) -> Result<(), Error> {
+        let number: Option<u32> = get(&self.maps.numbers, "numbers", &port.ifindex)?;
+        if number == Some(port.number.into()) {
+            remove(&self.maps.numbers, "numbers", port.ifindex.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn numbered(what: &'static str, number: u32, end: u32) -> Result<u32, Error> {
+    // The last number is no VLAN ID (802.1Q 9.6), which a port's number is on the punt link.
+    let fits = (1..end - 1).contains(&number);
+    if fits { Ok(number) } else { Err(Error::Number { what, number }) }
+}
+
+pub(crate) fn put<K, V>(map: &MapHandle, name: &'static str, key: &K, row: &V) -> Result<(), Error>
+where
+    K: IntoBytes + Immutable,
+    V: IntoBytes + Immutable,
+{
+    let done = map.update(key.as_bytes(), row.as_bytes(), MapFlags::ANY);
+    done.map_err(|source| Error::Map { map: name, source })
+}
+
+pub(crate) fn get<K, V>(map: &MapHandle, name: &'static str, key: &K) -> Result<Option<V>, Error>
+where
+    K: IntoBytes + Immutable,
+    V: FromBytes,
+{
+    let found = map.lookup(key.as_bytes(), MapFlags::ANY);
+    let found = found.map_err(|source| Error::Map { map: name, source })?;
+    Ok(found.and_then(|bytes| V::read_from_bytes(&bytes).ok()))
+}
+
+pub(crate) fn remove(map: &MapHandle, name: &'static str, key: &[u8]) -> Result<(), Error> {
+    match map.delete(key) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(Error::Map { map: name, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> PortEntry {
+        PortEntry {
+            number: 7,
+            ifindex: 9,
+            kind: PortKind::Vif,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            peer: true,
+            sockets: 0,
+            queues: 0,
+            punt_rate: 20_000,
+            punt_burst: 1_000,
+        }
+    }
+
+    #[test]
+    fn a_rate_becomes_the_time_a_frame_costs() {
+        let row = entry().row(Some(How::Tcx));
+        assert_eq!((row.punt_cost, row.punt_burst), (50_000, 50_000_000));
+        assert_eq!((row.hook, row.flags), (HOOK_TC, PORT_PEER));
+        let free = PortEntry { punt_rate: 0, ..entry() }.row(Some(How::XdpGeneric));
+        assert_eq!((free.punt_cost, free.hook), (0, HOOK_XDP));
+        let slow = PortEntry { punt_rate: 1, punt_burst: 0, ..entry() }.row(None);
+        assert_eq!((slow.punt_cost, slow.punt_burst), (1_000_000_000, 1_000_000_000));
+    }
+
+    #[test]
+    fn a_kind_is_its_code_and_back() {
+        for kind in [PortKind::Trunk, PortKind::Public, PortKind::Vif, PortKind::Host] {
+            assert_eq!(PortKind::of(kind.code()), Some(kind));
+        }
+        assert_eq!(PortKind::of(crate::layout::PORT_NONE), None);
+    }
+}
