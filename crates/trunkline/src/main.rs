@@ -1,1 +1,72 @@
-fn main() {}
+//! trunkline: the packet-forwarding dataplane of a compute node.
+//!
+//! `run` is the daemon, `ctl` asks it, `detach` takes away what it left on the interfaces.
+#![forbid(unsafe_code)]
+
+mod ctl;
+mod detach;
+mod memory;
+mod node;
+mod plug;
+mod ports;
+mod reload;
+mod report;
+mod run;
+mod start;
+mod stations;
+mod workers;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use control::flags::Flags;
+
+/// The packet-forwarding dataplane of a compute node: in place of nova-network's Linux bridges.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Forward packets on this node until told to stop; what is attached stays attached.
+    Run {
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// Read and judge the configuration, say what it means, touch nothing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Ask a running daemon.
+    Ctl(ctl::Ask),
+    /// Take programs, pins, the punt link and host ports away and put NIC settings back.
+    Detach {
+        /// Name of the node, as given to `run`.
+        #[arg(long)]
+        node: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run { flags, check: true } => run::check(&flags),
+        Command::Run { flags, check: false } => run::run(&flags),
+        Command::Ctl(ask) => ctl::ask(&ask),
+        Command::Detach { node } => detach::detach(node),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trunkline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The name of the machine: the node's, unless said otherwise.
+fn hostname() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname()?;
+    name.into_string().map_err(|name| anyhow::anyhow!("the hostname {name:?} is not UTF-8"))
+}

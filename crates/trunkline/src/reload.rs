@@ -1,0 +1,192 @@
+//! A new configuration under running traffic: only what differs is touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail};
+use control::model::{Model, Network};
+use control::report::Reloaded;
+use tables::PortId;
+
+use crate::node::Node;
+use crate::ports::{self, PortState, Wanted};
+
+impl Node {
+    /// Reads the file again and puts it in force; a bad one changes nothing.
+    pub(crate) async fn reload(&mut self) -> Result<Reloaded, String> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(reloaded) => {
+                tracing::info!("{}", reloaded.message);
+                self.reloads.ok += 1;
+                self.reloads.last_error = None;
+            }
+            Err(error) => {
+                tracing::error!("reload refused, the old configuration stays: {error:#}");
+                self.reloads.refused += 1;
+                self.reloads.last_error = Some(format!("{error:#}"));
+            }
+        }
+        outcome.map_err(|error| format!("{error:#}"))
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded> {
+        let model = Model::load(&self.flags)?;
+        let fixed = self.model.restart_needed(&model);
+        if !fixed.is_empty() {
+            bail!("these need a restart of the daemon: {}", fixed.join(", "));
+        }
+        let before = names_of(&self.model);
+        let after = names_of(&model);
+        let added: Vec<String> =
+            after.keys().filter(|k| !before.contains_key(*k)).cloned().collect();
+        let removed: Vec<String> =
+            before.keys().filter(|k| !after.contains_key(*k)).cloned().collect();
+        let changed: Vec<String> = after
+            .iter()
+            .filter(|(name, what)| before.get(*name).is_some_and(|old| old != *what))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.apply(model).await?;
+        let message = match added.len() + removed.len() + changed.len() {
+            0 => "reloaded: nothing differs".to_owned(),
+            _ => format!(
+                "reloaded: {} added, {} removed, {} changed",
+                added.len(),
+                removed.len(),
+                changed.len()
+            ),
+        };
+        Ok(Reloaded { message, added, removed, changed })
+    }
+
+    /// Makes the node what the model says.
+    pub(crate) async fn apply(&mut self, model: Model) -> Result<()> {
+        // Numbers first: without one for everything nothing has been touched yet.
+        let mut names = self.names.clone();
+        let wanted = ports::wanted(&model);
+        for network in &model.networks {
+            names.segments.take(&network.name).context("there are 4094 segments already")?;
+            names.zones.take(&network.zone).context("there are 4095 zones already")?;
+        }
+        for name in wanted.keys() {
+            names.ports.take(name).context("there are 4094 ports already")?;
+        }
+        self.names = names;
+        let old = std::mem::replace(&mut self.model, model);
+
+        self.remove_ports(&wanted).await;
+        self.remove_segments(&old);
+        for (name, (what, hook)) in wanted {
+            let Some(id) = self.names.ports.get(&name).and_then(PortId::new) else { continue };
+            self.ports.entry(id).or_insert_with(|| PortState {
+                id,
+                name,
+                wanted: what,
+                hook,
+                plugged: None,
+                refusal: None,
+            });
+        }
+        self.compile();
+        self.add_segments()?;
+        self.plug_what_is_there().await
+    }
+
+    /// Unplugs ports that are wanted no more, or in another segment.
+    async fn remove_ports(&mut self, wanted: &BTreeMap<String, (Wanted, control::flags::Hook)>) {
+        let stays =
+            |port: &PortState| wanted.get(&port.name).is_some_and(|(what, _)| *what == port.wanted);
+        let gone: Vec<PortState> =
+            self.ports.values().filter(|port| !stays(port)).cloned().collect();
+        for port in gone {
+            self.unplug(port.id);
+            self.ports.remove(&port.id);
+            if let Wanted::Host { bridge, .. } = &port.wanted
+                && let Err(error) = self.links.remove_host_port(bridge, &self.model.node).await
+            {
+                tracing::warn!("host port {bridge}: {error}");
+            }
+            if !wanted.contains_key(&port.name) {
+                self.names.ports.release(&port.name);
+            }
+        }
+    }
+
+    fn remove_segments(&mut self, old: &Model) {
+        for network in &old.networks {
+            if self.model.networks.iter().any(|new| same_segment(new, network)) {
+                continue;
+            }
+            let (nic, vlan) = (self.nic(&network.uplink), network.vlan.unwrap_or(0));
+            let segment = self.names.segment(&network.name);
+            self.tried("segment", |kernel| kernel.clear_vlan(nic.get(), vlan));
+            self.tried("segment", |kernel| kernel.clear_segment(segment.get()));
+            self.stations.forget_learned(|(at, _), _| *at == segment);
+            if self.model.networks.iter().all(|new| new.name != network.name) {
+                self.names.segments.release(&network.name);
+            }
+        }
+        let zones: BTreeSet<&str> =
+            self.model.networks.iter().map(|network| network.zone.as_str()).collect();
+        for network in &old.networks {
+            if !zones.contains(network.zone.as_str()) {
+                self.names.zones.release(&network.zone);
+            }
+        }
+    }
+
+    fn add_segments(&mut self) -> Result<()> {
+        for network in &self.model.networks {
+            let segment = self.names.segment(&network.name).get();
+            let zone = self.names.zone(&network.zone).get();
+            self.kernel.set_segment(segment, zone, network.vlan.unwrap_or(0))?;
+        }
+        let uplinks: BTreeSet<String> =
+            self.model.networks.iter().map(|network| network.uplink.clone()).collect();
+        // A NIC that is not plugged yet owns them when it is.
+        for nic in uplinks {
+            if self.plugged(&nic).is_some() {
+                self.own_vlans(&nic)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a NIC's program send up the VLANs of its segments.
+    pub(crate) fn own_vlans(&mut self, nic: &str) -> Result<()> {
+        let Some(port) = self.names.ports.get(nic) else { return Ok(()) };
+        for network in self.model.networks.iter().filter(|network| network.uplink == nic) {
+            let segment = self.names.segment(&network.name).get();
+            self.kernel.set_vlan(port, network.vlan.unwrap_or(0), segment)?;
+        }
+        Ok(())
+    }
+
+    fn nic(&self, name: &str) -> PortId {
+        self.names.ports.get(name).and_then(PortId::new).unwrap_or(PortId::NONE)
+    }
+}
+
+/// Whether both say the same to the kernel and the workers about a segment.
+fn same_segment(one: &Network, two: &Network) -> bool {
+    let of = |network: &Network| {
+        (network.name.clone(), network.uplink.clone(), network.vlan, network.zone.clone())
+    };
+    of(one) == of(two)
+}
+
+/// Everything a reload can change, by a name for people, with all that is said of it.
+fn names_of(model: &Model) -> BTreeMap<String, String> {
+    let network_of = |at: usize| model.networks.get(at).map_or("", |network| &network.name);
+    let networks =
+        model.networks.iter().map(|net| (format!("network {}", net.name), format!("{net:?}")));
+    let vifs = model.vifs.iter().map(|vif| {
+        let what = format!("{} {} {:?}", network_of(vif.network), vif.mac, vif.addresses);
+        (format!("vif {}", vif.name), what)
+    });
+    let fdb = model.static_fdb.iter().map(|entry| {
+        let name = format!("fdb {} in {}", entry.mac, network_of(entry.network));
+        (name, format!("{:?}", entry.port))
+    });
+    networks.chain(vifs).chain(fdb).collect()
+}

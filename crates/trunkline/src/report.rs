@@ -1,0 +1,179 @@
+//! What the node tells on the control socket.
+
+use std::collections::BTreeMap;
+
+use control::report::{self, Connections, FdbEntry, Status, Verdicts};
+use kernel::KernelDrop;
+use tables::{PortId, PortKind, SegmentId};
+
+use crate::node::Node;
+use crate::ports::PortState;
+
+impl Node {
+    /// The daemon as a whole.
+    pub(crate) fn status(&self) -> Status {
+        let ports = self.port_reports();
+        let mut drops: BTreeMap<String, u64> = BTreeMap::new();
+        for (reason, count) in ports.iter().flat_map(|port| &port.drops) {
+            *drops.entry(reason.clone()).or_default() += count;
+        }
+        // Row 0: frames that named no port.
+        for (reason, count) in self.drops(PortId::NONE) {
+            *drops.entry(reason).or_default() += count;
+        }
+        let hooks = ports.iter().filter(|port| port.state == "plugged");
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.model.node.clone(),
+            ready: self.ready,
+            uptime_s: self.started.elapsed().as_secs(),
+            pid: std::process::id(),
+            workers: self.workers.len() as u32,
+            ports: ports.iter().filter(|port| port.state == "plugged").count() as u32,
+            segments: self.model.networks.len() as u32,
+            fdb_entries: self.stations.len() as u64,
+            connections: Connections {
+                lines: u64::from(self.workers.flows.len()),
+                live: self.workers.gauge(|gauges| &gauges.live_lines),
+            },
+            frames: self.workers.frames(),
+            verdicts: Verdicts {
+                forward: self.workers.sum(|counters| &counters.forward),
+                flood: self.workers.sum(|counters| &counters.flood),
+                reply: 0,
+                host: self.workers.sum(|counters| &counters.host),
+            },
+            drops,
+            hooks: hooks.map(|port| (port.name.clone(), port.hook.clone())).collect(),
+            warnings: self.all_warnings(),
+            reloads: self.reloads.clone(),
+        }
+    }
+
+    fn all_warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        for port in self.ports.values() {
+            if let Some(refusal) = &port.refusal {
+                warnings.push(format!("{} is not plugged: {refusal}", port.name));
+            }
+        }
+        if self.fdb_refused > 0 {
+            warnings.push(format!(
+                "{} sightings of stations were not learned: their segment is at its fdb_limit",
+                self.fdb_refused
+            ));
+        }
+        let errors = self.workers.gauge(|gauges| &gauges.errors);
+        if errors > 0 {
+            warnings.push(format!("{errors} sends failed: an interface is down or gone"));
+        }
+        warnings
+    }
+
+    /// All ports, by number.
+    pub(crate) fn port_reports(&self) -> Vec<report::Port> {
+        self.ports.values().map(|port| self.port_report(port)).collect()
+    }
+
+    fn port_report(&self, port: &PortState) -> report::Port {
+        let counted = self.kernel.counters(port.id.get()).unwrap_or_default();
+        let plugged = port.plugged.as_ref();
+        let sent = |pick: fn(&pipeline::PortCounters) -> &std::sync::atomic::AtomicU64| {
+            self.workers.sum(|counters| pick(counters.port(port.id)))
+        };
+        report::Port {
+            number: port.id.get(),
+            name: port.name.clone(),
+            kind: match port.kind() {
+                PortKind::Vif => report::PortKind::Vif,
+                PortKind::Host => report::PortKind::Host,
+                PortKind::Trunk => report::PortKind::Trunk,
+                PortKind::Public => report::PortKind::Public,
+            },
+            segment: port.network().map(str::to_owned),
+            ifindex: plugged.map(|plugged| plugged.link.index),
+            state: match (plugged, &port.refusal) {
+                (Some(_), _) => "plugged".to_owned(),
+                (None, Some(_)) => "refused".to_owned(),
+                (None, None) => "waiting".to_owned(),
+            },
+            hook: plugged.map(|plugged| plugged.hook.clone()).unwrap_or_default(),
+            mac: plugged.and_then(|plugged| plugged.link.mac).map(|mac| mac.to_string()),
+            mtu: plugged.map(|plugged| plugged.link.mtu),
+            rx_packets: counted.rx_packets,
+            rx_bytes: counted.rx_bytes,
+            tx_packets: counted.tx_packets + sent(|row| &row.tx_packets),
+            tx_bytes: counted.tx_bytes + sent(|row| &row.tx_bytes),
+            punted: counted.punted,
+            passed: counted.passed,
+            drops: self.drops(port.id),
+        }
+    }
+
+    /// Drops of a port by the pipeline and by the kernel's programs.
+    fn drops(&self, id: PortId) -> BTreeMap<String, u64> {
+        let mut drops = self.workers.drops(id);
+        let counted = self.kernel.counters(id.get()).unwrap_or_default();
+        let kernel = KernelDrop::ALL
+            .iter()
+            .map(|reason| (format!("kernel_{}", reason.name()), counted.dropped(*reason)));
+        let unsent = self.workers.sum(|counters| &counters.port(id).tx_dropped);
+        let all = kernel.chain([("tx_full".to_owned(), unsent)]);
+        drops.extend(all.filter(|(_, count)| *count > 0));
+        drops
+    }
+
+    /// All segments, by number.
+    pub(crate) fn segment_reports(&self) -> Vec<report::Segment> {
+        let of = |network: &control::model::Network| {
+            let id = self.names.segment(&network.name);
+            let vifs = self.ports.values().filter(|port| {
+                port.kind() == PortKind::Vif && port.network() == Some(&network.name)
+            });
+            report::Segment {
+                number: id.get(),
+                name: network.name.clone(),
+                kind: network.kind.to_string(),
+                vlan: network.vlan,
+                bridge: network.bridge.clone(),
+                uplink: network.uplink.clone(),
+                cidr: network.cidr.map(|cidr| cidr.to_string()),
+                gateway: network.gateway.map(|gateway| gateway.to_string()),
+                zone: network.zone.clone(),
+                mtu: network.mtu,
+                fdb_entries: self.stations.iter().filter(|((at, _), _)| *at == id).count() as u32,
+                fdb_limit: network.fdb_limit,
+                vifs: vifs.map(|port| port.name.clone()).collect(),
+            }
+        };
+        let mut reports: Vec<_> = self.model.networks.iter().map(of).collect();
+        reports.sort_by_key(|segment| segment.number);
+        reports
+    }
+
+    /// Stations of one segment or of all.
+    pub(crate) fn fdb_report(&self, segment: Option<&str>) -> Vec<FdbEntry> {
+        let now = dataplane::now();
+        let name_of = |id: SegmentId| {
+            let mut networks = self.model.networks.iter();
+            networks.find(|network| self.names.segment(&network.name) == id).map(|net| &net.name)
+        };
+        let mut entries: Vec<FdbEntry> = self
+            .stations
+            .iter()
+            .filter_map(|((at, mac), known)| {
+                let name = name_of(*at)?;
+                let port = self.ports.get(&known.port).map(|port| port.name.clone());
+                segment.is_none_or(|wanted| wanted == name).then(|| FdbEntry {
+                    segment: name.clone(),
+                    mac: mac.to_string(),
+                    port: port.unwrap_or_default(),
+                    fixed: known.fixed,
+                    age_s: (!known.fixed).then(|| u64::from(now.saturating_sub(known.seen))),
+                })
+            })
+            .collect();
+        entries.sort_by(|a, b| (&a.segment, &a.mac).cmp(&(&b.segment, &b.mac)));
+        entries
+    }
+}

@@ -1,0 +1,110 @@
+//! `trunkline run`: the control thread's loop.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use control::api::{self, Request};
+use control::flags::Flags;
+use control::model::Model;
+use tokio::net::UnixDatagram;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use crate::node::Node;
+use crate::start;
+
+/// How often silent stations are forgotten.
+const AGEING: Duration = Duration::from_secs(5);
+/// How long lines wait for their pass: changes within it share one walk through the table.
+const PASS: Duration = Duration::from_millis(20);
+/// Questions that may wait.
+const QUESTIONS: usize = 64;
+
+/// `run --check`: says what the configuration means.
+pub(crate) fn check(flags: &Flags) -> Result<()> {
+    let model = Model::load(flags)?;
+    let file = model.config.as_ref().map_or("no file".into(), |file| file.display().to_string());
+    println!("{file}: good");
+    println!("node {}: NICs {}", model.node, {
+        let names: Vec<_> = model.nics.iter().map(|nic| nic.name.as_str()).collect();
+        names.join(", ")
+    });
+    for network in &model.networks {
+        let vifs = model.vifs.iter().filter(|vif| {
+            model.networks.get(vif.network).is_some_and(|at| at.name == network.name)
+        });
+        let vlan = network.vlan.map_or("untagged".into(), |vlan| format!("VLAN {vlan}"));
+        println!(
+            "network {}: {vlan} on {}, bridge {}, {} vifs",
+            network.name,
+            network.uplink,
+            network.bridge,
+            vifs.count()
+        );
+    }
+    Ok(())
+}
+
+/// `run`: brings the node up and keeps it so until SIGTERM or SIGINT.
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let model = Model::load(flags)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(flags, model))
+}
+
+async fn serve(flags: &Flags, model: Model) -> Result<()> {
+    // Signals first: one that comes during the start is obeyed after it.
+    let (mut hangup, mut terminate) =
+        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = api::listen(&model.control_socket).await?;
+    let socket = model.control_socket.clone();
+    let (mut node, mut watch) = start::start(flags, model).await?;
+    let (questions, mut asked) = mpsc::channel(QUESTIONS);
+    let server = tokio::spawn(api::serve(listener, questions));
+    let wake = UnixDatagram::from_std(node.workers.wake.try_clone()?)?;
+    let mut rung = [0; 64];
+    let (mut ageing, mut pass) = (tokio::time::interval(AGEING), tokio::time::interval(PASS));
+    tracing::info!(node = %node.model.node, workers = node.workers.len(), "ready");
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => { let _ = node.reload().await; }
+            event = watch.next() => node.link(event?).await,
+            Some(request) = asked.recv() => node.answer(request).await,
+            told = wake.recv(&mut rung) => {
+                told?;
+                node.hear().await?;
+            }
+            _ = ageing.tick() => {
+                node.age();
+                if node.workers.any_finished() {
+                    bail!("a worker ended by itself; this is a bug: please report what it said above");
+                }
+            }
+            _ = pass.tick(), if node.has_pending() => node.make_pass(),
+        }
+    }
+    tracing::info!("stopped; programs and interfaces stay: `trunkline detach` takes them away");
+    server.abort();
+    node.workers.stop();
+    std::fs::remove_file(&socket).with_context(|| format!("{}", socket.display()))?;
+    Ok(())
+}
+
+impl Node {
+    async fn answer(&mut self, request: Request) {
+        // Who asked may have gone; that is no concern of ours.
+        match request {
+            Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Ports(reply) => drop(reply.send(self.port_reports())),
+            Request::Segments(reply) => drop(reply.send(self.segment_reports())),
+            Request::Fdb(segment, reply) => drop(reply.send(self.fdb_report(segment.as_deref()))),
+            Request::Reload(reply) => drop(reply.send(self.reload().await)),
+        }
+    }
+}

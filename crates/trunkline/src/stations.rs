@@ -1,0 +1,137 @@
+//! From what workers saw to what they look up: learning, ageing, and lines that lost their way.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::Result;
+use conntrack::Mark;
+use control::learn::{Change, Station};
+use control::model::StaticPort;
+use pipeline::Notice;
+use tables::{PortId, SegmentId};
+
+use crate::node::Node;
+
+/// Lines that lead to these stations are wrong once no worker uses tables older than this.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    generation: u64,
+    stations: HashSet<Station>,
+}
+
+impl Node {
+    /// Takes in what workers told, and publishes once for all of it.
+    pub(crate) async fn hear(&mut self) -> Result<()> {
+        let now = dataplane::now();
+        let mut news = false;
+        let notices: Vec<Notice> = self.workers.notices.try_iter().collect();
+        for notice in notices {
+            match notice {
+                Notice::Seen { segment, mac, port } => {
+                    news |= self.seen((segment, mac), port, now);
+                }
+                Notice::PartialChecksum { port } => self.finish_checksums(port).await?,
+            }
+        }
+        if news {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn seen(&mut self, station: Station, port: PortId, now: u32) -> bool {
+        // A port that went while the notice was on its way has no stations any more.
+        if self.ports.get(&port).is_none_or(|port| port.plugged.is_none()) {
+            return false;
+        }
+        let limit = self.fdb_limit(station.0);
+        match self.stations.see(station, port, now, limit) {
+            Change::None => false,
+            Change::Full => {
+                self.fdb_refused += 1;
+                false
+            }
+            Change::Added => true,
+            Change::Moved => {
+                self.revoke([station]);
+                true
+            }
+        }
+    }
+
+    fn fdb_limit(&self, segment: SegmentId) -> u32 {
+        let network = self.model.networks.iter();
+        let mut found = network.filter(|network| self.names.segment(&network.name) == segment);
+        found.next().map_or(0, |network| network.fdb_limit)
+    }
+
+    /// Forgets stations that fell silent.
+    pub(crate) fn age(&mut self) {
+        let ageing = u32::try_from(self.model.tuning.fdb_ageing.as_secs()).unwrap_or(u32::MAX);
+        let gone = self.stations.age(dataplane::now(), ageing);
+        if !gone.is_empty() {
+            self.revoke(gone);
+            self.publish();
+        }
+    }
+
+    /// Puts in force what configuration tells of the ports that are plugged. The caller
+    /// publishes.
+    pub(crate) fn tell_stations(&mut self) {
+        let mut told = HashMap::new();
+        for vif in &self.model.vifs {
+            let network = self.model.networks.get(vif.network);
+            if let (Some(port), Some(network)) = (self.plugged(&vif.name), network) {
+                told.insert((self.names.segment(&network.name), vif.mac), port);
+            }
+        }
+        for entry in &self.model.static_fdb {
+            let Some(network) = self.model.networks.get(entry.network) else { continue };
+            let port = match entry.port {
+                StaticPort::Trunk => self.plugged(&network.uplink),
+                StaticPort::Vif(at) => {
+                    self.model.vifs.get(at).and_then(|vif| self.plugged(&vif.name))
+                }
+            };
+            if let Some(port) = port {
+                told.insert((self.names.segment(&network.name), entry.mac), port);
+            }
+        }
+        let changed = self.stations.tell(&told);
+        let ports = &self.ports;
+        let gone = self.stations.forget_learned(|(segment, _), at| {
+            let port = ports.get(&at).filter(|port| port.plugged.is_some());
+            port.is_none() || *segment == SegmentId::NONE
+        });
+        self.revoke(changed.into_iter().chain(gone));
+        self.fdb = Arc::new(self.stations.fdb());
+    }
+
+    /// Has lines that lead to these stations asked again, once nobody decides by old tables.
+    pub(crate) fn revoke(&mut self, stations: impl IntoIterator<Item = Station>) {
+        self.pending.stations.extend(stations);
+        // The tables that say so are published next.
+        self.pending.generation = self.generation + 1;
+    }
+
+    /// Whether lines wait for their pass.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.stations.is_empty()
+    }
+
+    /// Makes the pass if every worker has moved on. Passes are merged: one walk for all stations
+    /// that changed since the last.
+    pub(crate) fn make_pass(&mut self) {
+        let reached = self.workers.have_reached(self.pending.generation);
+        if !self.has_pending() || !reached || self.generation < self.pending.generation {
+            return;
+        }
+        let stations = std::mem::take(&mut self.pending.stations);
+        let revoked = self.workers.flows.revoke(|flow| {
+            let segment = SegmentId::new(flow.segment()).unwrap_or(SegmentId::NONE);
+            let lost = stations.contains(&(segment, wire::MacAddr(flow.destination_mac())));
+            if lost { Mark::ForgetPath } else { Mark::Keep }
+        });
+        tracing::debug!(stations = stations.len(), lines = revoked.marked, "revoked");
+    }
+}

@@ -1,0 +1,206 @@
+//! What a running node lives through: reloads, kills, starts; and what it leaves behind.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::{HOOKS, Lab, pinged};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn config(node: &str) -> String {
+    format!("/run/trunkline-lab/{node}.toml")
+}
+
+/// Flags of the trunk NIC as a person reads them: promiscuous, and the features that matter.
+fn nic(lab: &Lab) -> Vec<String> {
+    let link = lab.run("left", "ip", &["-d", "link", "show", "eth0"]);
+    let promisc = link.split_whitespace().find(|word| *word == "promiscuity");
+    assert!(promisc.is_some(), "{link}");
+    let flags = link.contains("PROMISC").to_string();
+    let features = lab.run("left", "ethtool", &["-k", "eth0"]);
+    let wanted = ["rx-vlan-offload:", "rx-vlan-filter:", "large-receive-offload:"];
+    let features = features.lines().filter(|line| wanted.iter().any(|name| line.contains(name)));
+    std::iter::once(flags).chain(features.map(|line| line.trim().to_owned())).collect()
+}
+
+fn kill_daemon(lab: &Lab, node: &str) {
+    let pid = lab.pid(node);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    while std::path::Path::new(&format!("/proc/{pid}/exe")).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_vif_comes_and_goes_by_reload_while_others_talk() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        lab.pings("vm1", "10.0.0.4");
+        lab.pings("vm2", "10.0.0.7");
+        let tcp = lab.start("vm5", "iperf3", &["-s", "-1", "-p", "5201"]);
+        let udp = lab.start("vm4", "iperf3", &["-s", "-1", "-p", "5202"]);
+        std::thread::sleep(Duration::from_millis(500));
+        let mut stream =
+            lab.start("vm2", "iperf3", &["-J", "-c", "10.0.0.7", "-t", "8", "-b", "50M"]);
+        let paced = ["-J", "-u", "-b", "20M", "-c", "10.0.0.6", "-p", "5202", "-t", "8"];
+        let mut paced = lab.start("vm1", "iperf3", &paced);
+        let ping = ["-n", "-i", "0.01", "-c", "700", "-W", "1", "10.0.0.4"];
+        let mut ping = lab.start("vm1", "ping", &ping);
+        std::thread::sleep(Duration::from_secs(2));
+
+        let whole = std::fs::read_to_string(config("left")).unwrap();
+        let at = whole.find("[[vif]]\nname = \"vnet3\"").expect("VM 3 is in the file");
+        let (kept, removed) = whole.split_at(at);
+        let without = match removed.get(7..).and_then(|rest| rest.find("[[")) {
+            Some(next) => format!("{kept}{}", &removed[7 + next..]),
+            None => kept.to_owned(),
+        };
+        for (text, plugged) in
+            [(&without, false), (&whole, true), (&without, false), (&whole, true)]
+        {
+            std::fs::write(config("left"), text).unwrap();
+            lab.run("left", env!("CARGO_BIN_EXE_trunkline"), &["ctl", "--node", "left", "reload"]);
+            let ports = lab.ctl("left", &["ports"]);
+            let there = ports.as_array().unwrap().iter().any(|port| port["name"] == "vnet3");
+            assert_eq!(there, plugged);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+
+        let text = ping.wait().text;
+        assert_eq!(pinged(&text), (700, 700), "hook {hook}: {text}");
+        let text = paced.wait().text;
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            report["end"]["sum"]["lost_packets"], 0,
+            "hook {hook}: {}",
+            report["end"]["sum"]
+        );
+        let said = stream.wait();
+        assert!(said.ok, "hook {hook}: the TCP stream died: {}", said.text);
+        drop((tcp, udp));
+    }
+}
+
+#[test]
+fn ten_kills_and_starts_leave_nothing_stale_and_the_host_hardly_notices() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        lab.pings("vm1", "10.0.0.7");
+        let links = lab.run("left", "ip", &["-o", "link"]).lines().count();
+        let pins = pins("left");
+        for round in 0..10 {
+            let ping = ["-n", "-i", "0.01", "-c", "300", "-W", "1", "91.207.15.1"];
+            let mut ping = lab.start("left", "ping", &ping);
+            std::thread::sleep(Duration::from_millis(300));
+            kill_daemon(&lab, "left");
+            lab.restart("left");
+            let text = ping.wait().text;
+            let (sent, answered) = pinged(&text);
+            assert!(
+                answered + 2 >= sent,
+                "hook {hook}, round {round}: {sent} sent, {answered} back"
+            );
+            lab.pings("vm1", "10.0.0.7");
+        }
+        assert_eq!(lab.run("left", "ip", &["-o", "link"]).lines().count(), links);
+        assert_eq!(self::pins("left"), pins);
+        let log = lab.log("left");
+        assert!(!log.contains("ERROR"), "{log}");
+        let programs = lab.run("left", "bpftool", &["net", "list"]);
+        for port in ["eth0", "eth1", "vnet1", "vnet2", "vnet3"] {
+            let on = programs.lines().filter(|line| line.starts_with(&format!("{port}("))).count();
+            assert_eq!(on, 1, "programs on {port}: {programs}");
+        }
+    }
+}
+
+fn pins(node: &str) -> Vec<String> {
+    let folder = std::fs::read_dir(format!("/sys/fs/bpf/trunkline/{node}")).unwrap();
+    let mut names: Vec<String> =
+        folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn nic_settings_stay_without_a_daemon_and_detach_puts_them_back() {
+    for (hook, flags) in HOOKS {
+        let lab = Lab::up(flags);
+        let running = nic(&lab);
+        assert_eq!(running[0], "true", "hook {hook}: the trunk is promiscuous");
+        assert!(running.iter().any(|line| line.starts_with("rx-vlan-offload: off")), "{running:?}");
+        kill_daemon(&lab, "left");
+        assert_eq!(nic(&lab), running, "hook {hook}: after SIGKILL");
+        let said = lab.run("left", env!("CARGO_BIN_EXE_trunkline"), &["detach", "--node", "left"]);
+        assert!(said.contains("eth0"), "{said}");
+        let after = nic(&lab);
+        assert_eq!(after[0], "false", "hook {hook}: {after:?}");
+        assert!(after.iter().any(|line| line == "rx-vlan-offload: on"), "hook {hook}: {after:?}");
+        let links = lab.run("left", "ip", &["-o", "link"]);
+        for ours in ["tl-punt", "br100", "br102"] {
+            assert!(!links.contains(ours), "{links}");
+        }
+        assert!(!std::path::Path::new("/sys/fs/bpf/trunkline/left").exists());
+        let programs = lab.run("left", "bpftool", &["net", "list"]);
+        assert!(!programs.contains("forward") && !programs.contains("deliver"), "{programs}");
+        lab.restart("left");
+        assert_eq!(nic(&lab), running, "hook {hook}: after the next start");
+    }
+}
+
+#[test]
+fn an_idle_node_with_a_hundred_vifs_uses_less_than_a_hundredth_of_a_core() {
+    let lab = Lab::up(&[]);
+    let mut text = std::fs::read_to_string(config("left")).unwrap();
+    for number in 0..100 {
+        let name = format!("idle{number}");
+        lab.run(
+            "left",
+            "ip",
+            &["link", "add", &name, "type", "veth", "peer", "name", &format!("p{number}")],
+        );
+        lab.run("left", "ip", &["link", "set", &name, "up"]);
+        text += &format!(
+            "\n[[vif]]\nname = \"{name}\"\nnetwork = \"tenant1\"\nmac = \"fa:16:3e:01:00:{number:02x}\"\n"
+        );
+    }
+    std::fs::write(config("left"), text).unwrap();
+    lab.run("left", env!("CARGO_BIN_EXE_trunkline"), &["ctl", "--node", "left", "reload"]);
+    let ports = lab.ctl("left", &["ports"]);
+    let plugged =
+        ports.as_array().unwrap().iter().filter(|port| port["state"] == "plugged").count();
+    assert!(plugged >= 107, "{plugged} ports are plugged");
+    let pid = lab.pid("left");
+    std::thread::sleep(Duration::from_secs(3));
+    let before = cpu_time(pid);
+    std::thread::sleep(Duration::from_secs(60));
+    let used = cpu_time(pid) - before;
+    // Clock ticks are hundredths of a second: 60 are one per cent of a core over 60 s.
+    eprintln!("{used} hundredths of a second of CPU in 60 s with {plugged} ports");
+    assert!(used < 60, "{used} hundredths of a second in 60 s");
+}
+
+/// User and system time of a process, clock ticks (proc(5)).
+fn cpu_time(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn frames_are_conserved_after_traffic() {
+    for (hook, flags) in HOOKS {
+        let lab = Lab::up(flags);
+        lab.pings("vm1", "10.0.0.7");
+        lab.run("vm1", "ping", &["-n", "-f", "-c", "5000", "-W", "1", "10.0.0.4"]);
+        std::thread::sleep(Duration::from_millis(2500)); // each worker says once a second
+        let frames = lab.ctl("left", &["status"])["frames"].clone();
+        let part = |name: &str| frames[name].as_u64().unwrap();
+        let sum: u64 =
+            ["free", "fill", "rx", "tx", "completion", "in_flight"].map(part).iter().sum();
+        assert_eq!(sum, part("total"), "hook {hook}: {frames}");
+    }
+}
