@@ -1,6 +1,7 @@
 //! One worker's loop.
 
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,7 +11,6 @@ use arrayvec::ArrayVec;
 use conntrack::{Cursor, Table, Timeouts};
 use crossbeam::channel::Sender;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 use nix::time::{ClockId, clock_gettime};
 use pipeline::{Counters, Learner, Notice, Packet, Pipeline, Verdict};
 use tables::{PortId, Reader, Snapshot};
@@ -49,8 +49,8 @@ pub struct Shared {
     pub flows: Arc<Table>,
     /// Where notices go; a full channel loses them, and a later packet tells again.
     pub notices: Sender<Notice>,
-    /// Wakes the control thread.
-    pub wake: Arc<EventFd>,
+    /// Wakes the control thread; not blocking.
+    pub wake: Arc<UnixDatagram>,
     /// Ends the workers.
     pub stop: Arc<AtomicBool>,
 }
@@ -314,8 +314,8 @@ impl Engine {
             told |= self.shared.notices.try_send(notice).is_ok();
         }
         if told {
-            // Fails only when the counter is full, and then it is awake anyway.
-            let _ = self.shared.wake.write(1);
+            // Does not block; fails only when it is full, and then the other end is awake anyway.
+            let _ = self.shared.wake.send(&[1]);
         }
     }
 
