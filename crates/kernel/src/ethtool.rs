@@ -163,7 +163,8 @@ impl Ethtool {
         if feature.active == on || feature.fixed {
             return Ok(feature.active);
         }
-        let blocks = feature.bit / 32 + 1;
+        // The kernel takes all blocks or none (`ethtool_set_features`).
+        let blocks = self.feature_names(interface)?.len().div_ceil(32);
         let mut request = command(SFEATURES, 8 + blocks * 8);
         put(&mut request, 1, blocks as u32);
         // `struct ethtool_set_features_block`: valid, requested.

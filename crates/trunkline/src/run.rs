@@ -49,7 +49,9 @@ pub(crate) fn check(flags: &Flags) -> Result<()> {
 /// `run`: brings the node up and keeps it so until SIGTERM or SIGINT.
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
     let model = Model::load(flags)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(flags, model))
