@@ -33,6 +33,28 @@ int punt(struct xdp_md *ctx)
 }
 
 /*
+ * Hands a frame to the stack of the NIC it came by. If a program of the NIC meets it there once
+ * more, that one must let it by: tc by a mark, generic XDP by what is put before the frame.
+ * Native XDP is not met, and nobody would take a mark off.
+ */
+static __always_inline int to_host(struct __sk_buff *skb, const struct port *port,
+				   struct counters *row, __u32 frames)
+{
+	struct settings *node = node_settings();
+
+	if (port->hook == HOOK_TC)
+		skb->mark = MARK_HOST;
+	if (port->hook == HOOK_GENERIC &&
+	    (!node || bpf_skb_change_head(skb, sizeof(node->pass), 0) ||
+	     bpf_skb_store_bytes(skb, 0, &node->pass, sizeof(node->pass), 0))) {
+		row->drops[DROP_NO_ROOM] += frames;
+		return TC_ACT_SHOT;
+	}
+	row->passed += frames;
+	return bpf_redirect(port->ifindex, BPF_F_INGRESS);
+}
+
+/*
  * Nothing leaves tl-punt0 for the stack behind it. The outer tag is beside the frame here: the
  * kernel takes it out before any program runs. Popping it brings the inner one, if there is one,
  * to its place, and what sends the frame puts it back in.
@@ -59,14 +81,8 @@ int deliver(struct __sk_buff *skb)
 		row->drops[DROP_NO_ROOM] += frames;
 		return TC_ACT_SHOT;
 	}
-	if (tag & TAG_TO_HOST) {
-		// The NIC's tc program meets the frame again and must let it by. A native XDP
-		// program does not, and nobody would take the mark off.
-		if (port->hook == HOOK_TC)
-			skb->mark = MARK_HOST;
-		row->passed += frames;
-		return bpf_redirect(port->ifindex, BPF_F_INGRESS);
-	}
+	if (tag & TAG_TO_HOST)
+		return to_host(skb, port, row, frames);
 	row->tx_packets += frames;
 	row->tx_bytes += skb->len;
 	if (port->flags & PORT_PEER)

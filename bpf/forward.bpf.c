@@ -119,6 +119,19 @@ static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *po
 	return XDP_REDIRECT;
 }
 
+/*
+ * Whether this is a frame that deliver hands to the stack of a NIC. In the driver XDP has run
+ * before; in the stack it meets the frame again, and cannot see a mark.
+ */
+static __always_inline int has_pass(struct xdp_md *ctx, const struct port *port)
+{
+	struct settings *node = node_settings();
+	__u64 *pass = (void *)(long)ctx->data;
+
+	return port->hook == HOOK_GENERIC && node &&
+	       (void *)(pass + 1) <= (void *)(long)ctx->data_end && *pass == node->pass;
+}
+
 SEC("xdp")
 int forward_xdp(struct xdp_md *ctx)
 {
@@ -130,6 +143,11 @@ int forward_xdp(struct xdp_md *ctx)
 
 	if (!row)
 		return XDP_DROP;
+	if (port && has_pass(ctx, port)) {
+		if (bpf_xdp_adjust_head(ctx, sizeof(__u64)))
+			return drop_xdp(row, DROP_MALFORMED);
+		return XDP_PASS;
+	}
 	row->rx_packets++;
 	row->rx_bytes += end - data;
 	if (!port)
@@ -155,8 +173,7 @@ static __always_inline int drop_tc(struct counters *row, __u32 reason, __u32 fra
 static __always_inline int to_punt_tc(struct __sk_buff *skb, const struct port *port,
 				      struct counters *row, __u32 frames)
 {
-	__u32 zero = 0;
-	struct settings *node = bpf_map_lookup_elem(&settings, &zero);
+	struct settings *node = node_settings();
 
 	if (!node || !node->punt)
 		return drop_tc(row, DROP_NO_DAEMON, frames);

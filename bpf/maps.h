@@ -40,6 +40,7 @@
 #define HOOK_NONE 0
 #define HOOK_XDP 1
 #define HOOK_TC 2
+#define HOOK_GENERIC 3 /* XDP, in the stack instead of the driver */
 
 /* port.flags */
 #define PORT_PEER 1 /* a veth whose other end is in another namespace: bpf_redirect_peer */
@@ -130,9 +131,11 @@ _Static_assert(__builtin_offsetof(struct counters, drops) == 48, "counters.drops
 struct settings {
 	__u32 punt;  /* ifindex of tl-punt0; 0: there is no punt link */
 	__u32 netns; /* inode of the network namespace all this is in */
+	__u64 pass;  /* random; before a frame, it takes it past a generic XDP program */
 };
-_Static_assert(sizeof(struct settings) == 8, "settings");
+_Static_assert(sizeof(struct settings) == 16, "settings");
 _Static_assert(__builtin_offsetof(struct settings, netns) == 4, "settings.netns");
+_Static_assert(__builtin_offsetof(struct settings, pass) == 8, "settings.pass");
 
 struct header {
 	__u32 layout;
@@ -270,6 +273,13 @@ static __always_inline struct port *port_of(__u32 number)
 	struct port *port = bpf_map_lookup_elem(&ports, &number);
 
 	return port && port->number ? port : NULL;
+}
+
+static __always_inline struct settings *node_settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
 }
 
 /* The port on that interface; NULL if there is none. */

@@ -168,7 +168,7 @@ impl Kernel {
     }
 
     pub(crate) fn set_punt(&self, near: u32) -> Result<(), Error> {
-        let row = Node { punt: near, netns: crate::detach::netns()? };
+        let row = Node { punt: near, netns: crate::detach::netns()?, pass: self.pass };
         put(&self.maps.settings, "settings", &0u32, &row)
     }
 
@@ -185,7 +185,8 @@ impl Kernel {
     }
 
     /// Makes the hook that is in force the only one. `deliver` marks frames for the stack while
-    /// there is a tc program to take the mark off, so the port says tc first and last.
+    /// there is a tc program to take the mark off, so the port says tc from before XDP goes to
+    /// after tc is gone.
     fn settle_on(&mut self, port: u16, on: Interface<'_>, how: How) -> Result<(), Error> {
         if how.is_xdp() {
             self.site(on).detach_tc()?;

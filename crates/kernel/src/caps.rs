@@ -32,7 +32,7 @@ mod tests {
     fn each_missing_capability_is_named() {
         assert!(missing(u64::MAX).is_empty());
         assert_eq!(missing(0), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON", "CAP_BPF"]);
-        assert_eq!(missing(u64::MAX & !(1 << 13)), ["CAP_NET_RAW"]);
+        assert_eq!(missing(!(1 << 13)), ["CAP_NET_RAW"]);
         let before_cap_bpf = 1 << SYS_ADMIN | 1 << 12 | 1 << 13;
         assert!(missing(before_cap_bpf).is_empty());
     }

@@ -37,9 +37,8 @@ fn done(result: i32) -> io::Result<()> {
 
 /// Makes the qdisc; false if there is one.
 pub(crate) fn make_qdisc(ifindex: u32) -> io::Result<bool> {
-    match netlink::ingress_qdisc(ifindex)?.as_deref() {
-        Some("clsact" | "ingress") => return Ok(false),
-        _ => {}
+    if netlink::ingress_qdisc(ifindex)?.is_some() {
+        return Ok(false);
     }
     let mut hook = hook(ifindex, libbpf_sys::BPF_TC_INGRESS);
     // SAFETY: a hook that states its size.

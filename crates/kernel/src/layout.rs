@@ -35,6 +35,7 @@ pub(crate) const PORT_HOST: u8 = 4;
 pub(crate) const HOOK_NONE: u8 = 0;
 pub(crate) const HOOK_XDP: u8 = 1;
 pub(crate) const HOOK_TC: u8 = 2;
+pub(crate) const HOOK_GENERIC: u8 = 3;
 
 pub(crate) const PORT_PEER: u32 = 1;
 pub(crate) const SEGMENT_UP: u32 = 1;
@@ -136,9 +137,11 @@ const _: () = assert!(offset_of!(Counters, drops) == 48);
 pub(crate) struct Node {
     pub(crate) punt: u32,
     pub(crate) netns: u32,
+    pub(crate) pass: u64,
 }
 
-const _: () = assert!(size_of::<Node>() == 8 && offset_of!(Node, netns) == 4);
+const _: () = assert!(size_of::<Node>() == 16 && offset_of!(Node, netns) == 4);
+const _: () = assert!(offset_of!(Node, pass) == 8);
 
 /// The row of `header`; memory that the daemon and its successors share.
 #[derive(Debug)]
@@ -203,6 +206,7 @@ mod tests {
             ("HOOK_NONE", HOOK_NONE.into()),
             ("HOOK_XDP", HOOK_XDP.into()),
             ("HOOK_TC", HOOK_TC.into()),
+            ("HOOK_GENERIC", HOOK_GENERIC.into()),
             ("PORT_PEER", PORT_PEER.into()),
             ("SEGMENT_UP", SEGMENT_UP.into()),
             ("DROP_MALFORMED", DROP_MALFORMED as u64),

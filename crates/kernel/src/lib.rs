@@ -58,6 +58,7 @@ mod ports;
 mod skeletons;
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use conntrack::Line;
@@ -116,6 +117,18 @@ pub enum Program {
     Deliver,
 }
 
+/// A random number that, taken for a MAC, is no group's.
+fn secret() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    // SAFETY: `bytes` is writable for its length.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if read != bytes.len() as isize {
+        return Err(Error::system("cannot get random bytes", io::Error::last_os_error()));
+    }
+    bytes[0] &= 0xfe;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// The kernel side of a node. Dropping it detaches nothing.
 #[derive(Debug)]
 pub struct Kernel {
@@ -127,6 +140,8 @@ pub struct Kernel {
     header: TableHeader,
     /// Whether TCX is wanted.
     tcx: bool,
+    /// Lets frames for the host past generic XDP; known to nobody outside.
+    pass: u64,
     /// What this run attached, by index of the interface.
     attached: HashMap<u32, How>,
     _lock: Lock,
@@ -154,6 +169,7 @@ impl Kernel {
             lines,
             header,
             tcx: settings.tcx,
+            pass: secret()?,
             attached: HashMap::new(),
             _lock: lock,
         };

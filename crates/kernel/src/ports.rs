@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::Error;
 use crate::layout::{
-    Bucket, HOOK_NONE, HOOK_TC, HOOK_XDP, PORT_HOST, PORT_PEER, PORT_PUBLIC, PORT_TRUNK, PORT_VIF,
-    PORTS, Port, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VlanKey,
+    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, PORT_HOST, PORT_PEER, PORT_PUBLIC,
+    PORT_TRUNK, PORT_VIF, PORTS, Port, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VlanKey,
 };
 use crate::{How, Kernel};
 
@@ -97,7 +97,11 @@ impl PortEntry {
 
 impl How {
     pub(crate) fn code(self) -> u8 {
-        if self.is_xdp() { HOOK_XDP } else { HOOK_TC }
+        match self {
+            Self::XdpNative => HOOK_XDP,
+            Self::XdpGeneric => HOOK_GENERIC,
+            Self::Tcx | Self::Clsact => HOOK_TC,
+        }
     }
 }
 
@@ -280,7 +284,7 @@ mod tests {
         assert_eq!((row.punt_cost, row.punt_burst), (50_000, 50_000_000));
         assert_eq!((row.hook, row.flags), (HOOK_TC, PORT_PEER));
         let free = PortEntry { punt_rate: 0, ..entry() }.row(Some(How::XdpGeneric));
-        assert_eq!((free.punt_cost, free.hook), (0, HOOK_XDP));
+        assert_eq!((free.punt_cost, free.hook), (0, HOOK_GENERIC));
         let slow = PortEntry { punt_rate: 1, punt_burst: 0, ..entry() }.row(None);
         assert_eq!((slow.punt_cost, slow.punt_burst), (1_000_000_000, 1_000_000_000));
     }

@@ -1,0 +1,200 @@
+//! A network namespace of its own for each test, links, commands, and a worker that stands in.
+//!
+//! The tests need root. They fail without it: a test that skips itself proves nothing.
+#![allow(dead_code, unreachable_pub, unused_imports)] // each test file uses some of it
+#![allow(clippy::unwrap_used)] // tests
+
+pub mod run;
+pub mod wire;
+pub mod worker;
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use kernel::{Interface, Kernel, PortEntry, PortKind, Settings, detach_all};
+
+/// Puts the calling thread into a new network namespace, which ends with the thread.
+pub fn enter_netns() {
+    // SAFETY: takes and changes nothing.
+    let uid = unsafe { libc::geteuid() };
+    assert_eq!(uid, 0, "this test needs root: run `cargo test` as root");
+    // SAFETY: changes the namespace of this thread alone.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
+    // No neighbour discovery between our packets.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    run("ip link set lo up");
+}
+
+/// Runs a command in the namespace of the calling thread; answers what it printed.
+pub fn try_run(command: &str) -> Output {
+    let mut words = command.split_whitespace();
+    Command::new(words.next().unwrap()).args(words).output().unwrap()
+}
+
+/// The same, and it must succeed.
+pub fn run(command: &str) -> String {
+    let output = try_run(command);
+    let (out, err) = (&output.stdout, &output.stderr);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command}: {}{}", text(out), text(err));
+    text(out)
+}
+
+/// Whether `command` prints `text`.
+pub fn prints(command: &str, text: &str) -> bool {
+    let output = try_run(command);
+    String::from_utf8_lossy(&output.stdout).contains(text)
+}
+
+/// Index of an interface in this namespace.
+pub fn index(name: &str) -> u32 {
+    let said = run(&format!("ip -o link show dev {name}"));
+    said.split(':').next().unwrap().parse().unwrap()
+}
+
+/// A veth pair, both ends up here, with one queue each; answers both indexes.
+pub fn veth(a: &str, b: &str) -> (u32, u32) {
+    run(&format!("ip link add {a} type veth peer name {b}"));
+    for end in [a, b] {
+        run(&format!("ip link set {end} up"));
+        // As in the lab: a veth that gets frames from XDP needs NAPI.
+        run(&format!("ethtool -K {end} gro on"));
+    }
+    (index(a), index(b))
+}
+
+/// Another namespace, by name, removed at the end.
+pub struct Namespace(pub String);
+
+impl Namespace {
+    pub fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let name = format!("tlk-{}-{number}-{name}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        let namespace = Self(name);
+        namespace.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+        namespace.run("ip link set lo up");
+        namespace
+    }
+
+    pub fn run(&self, command: &str) -> String {
+        run(&format!("ip netns exec {} {command}", self.0))
+    }
+
+    /// Runs `inside` in a thread of its own that is in this namespace.
+    pub fn enter<T: Send + 'static>(
+        &self,
+        inside: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let file = File::open(format!("/run/netns/{}", self.0)).unwrap();
+        std::thread::spawn(move || {
+            // SAFETY: an open descriptor; changes the namespace of this thread alone.
+            let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(result, 0, "setns: {}", std::io::Error::last_os_error());
+            inside()
+        })
+    }
+
+    /// Takes the interface in, up, as `eth0` with that address.
+    pub fn take(&self, interface: &str, address: &str) {
+        run(&format!("ip link set {interface} netns {} name eth0", self.0));
+        self.run(&format!("ip address add {address} dev eth0"));
+        self.run("ip link set eth0 up");
+        self.run("ethtool -K eth0 gro on");
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = try_run(&format!("ip netns del {}", self.0));
+    }
+}
+
+/// A node whose pins go with the test.
+pub struct Node {
+    pub name: String,
+    pub kernel: Option<Kernel>,
+    pub settings: Settings,
+}
+
+impl Node {
+    pub fn start(name: &str) -> Self {
+        Self::with(name, Settings { lines: 64, hash_key: 1, tcx: true })
+    }
+
+    pub fn with(name: &str, settings: Settings) -> Self {
+        let name = format!("tlk-{}-{name}", std::process::id());
+        let kernel = Some(Kernel::start(&name, &settings).unwrap());
+        Self { name, kernel, settings }
+    }
+
+    pub fn kernel(&mut self) -> &mut Kernel {
+        self.kernel.as_mut().unwrap()
+    }
+
+    /// What a SIGKILL leaves, and a new start after it.
+    pub fn restart(&mut self) {
+        self.kernel = None;
+        self.kernel = Some(Kernel::start(&self.name, &self.settings).unwrap());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kernel = None;
+        let _ = detach_all(&self.name);
+        let _ = std::fs::remove_file(format!("/run/trunkline/{}.lock", self.name));
+    }
+}
+
+/// A port without sockets or limit.
+pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
+    PortEntry {
+        number,
+        ifindex,
+        kind,
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        peer: false,
+        sockets: 0,
+        queues: 0,
+        punt_rate: 0,
+        punt_burst: 0,
+    }
+}
+
+/// Names of BPF programs on an interface: XDP, and tc by TCX or clsact.
+pub fn programs_on(interface: &str) -> Vec<String> {
+    let listed = run(&format!("bpftool -j net show dev {interface}"));
+    let mut found = Vec::new();
+    for key in ["\"name\":\"", "\"prog_name\":\""] {
+        for (at, _) in listed.match_indices(key) {
+            let name = &listed[at + key.len()..];
+            found.push(name[..name.find('"').unwrap()].to_owned());
+        }
+    }
+    let link = run(&format!("ip -d link show dev {interface}"));
+    found.extend(link.match_indices("prog/xdp").map(|_| "xdp".to_owned()));
+    found
+}
+
+/// The punt link of a node: `punt0` and `punt1`, as the daemon makes it.
+pub fn punt_link() -> (u32, u32) {
+    run("ip link add punt0 mtu 1508 type veth peer name punt1 mtu 1508");
+    run("ip link set punt0 up");
+    run("ip link set punt1 up");
+    (index("punt0"), index("punt1"))
+}
+
+pub fn near() -> Interface<'static> {
+    Interface::new(index("punt0"), "punt0")
+}
+
+pub fn far() -> Interface<'static> {
+    Interface::new(index("punt1"), "punt1")
+}

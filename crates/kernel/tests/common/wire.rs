@@ -1,0 +1,85 @@
+//! What is on the wire: a frame sent by a packet socket, tcpdump as witness, frames judged.
+
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::process::{Child, Command, Stdio};
+
+use super::Namespace;
+
+/// Sends a frame as it is out of an interface of this namespace.
+pub fn send(ifindex: u32, frame: &[u8]) {
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: takes integers only.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: just opened, owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all zeros is a valid sockaddr_ll.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_protocol = protocol;
+    to.sll_ifindex = ifindex as i32;
+    let length = size_of_val(&to) as libc::socklen_t;
+    let (data, to) = (frame.as_ptr().cast(), (&raw const to).cast());
+    // SAFETY: frame and address are readable for the lengths given.
+    let sent = unsafe { libc::sendto(socket.as_raw_fd(), data, frame.len(), 0, to, length) };
+    assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+/// tcpdump in another namespace, until it has seen so many frames or three seconds are over.
+pub struct Tcpdump(Child);
+
+impl Tcpdump {
+    pub fn start(namespace: &Namespace, count: u32, filter: &str) -> Self {
+        let command = format!(
+            "ip netns exec {} timeout 3 tcpdump -Uenn --immediate-mode -Q in -i eth0 -c {count} {filter}",
+            namespace.0
+        );
+        let mut words = command.split_whitespace();
+        let mut command = Command::new(words.next().unwrap());
+        let child = command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        // It says when it listens.
+        let mut said = Vec::new();
+        let stderr = child.stderr.as_mut().unwrap();
+        while !String::from_utf8_lossy(&said).contains("listening on") {
+            let mut byte = [0];
+            std::io::Read::read_exact(stderr, &mut byte).unwrap();
+            said.push(byte[0]);
+        }
+        Self(child)
+    }
+
+    /// What it saw, a line for each frame.
+    pub fn seen(self) -> Vec<String> {
+        let output = self.0.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+}
+
+/// Ones' complement sum of 16-bit words.
+fn sum(bytes: &[u8], start: u32) -> u32 {
+    let words =
+        bytes.chunks(2).map(|two| u32::from(two[0]) << 8 | two.get(1).map_or(0, |b| (*b).into()));
+    let mut sum = words.fold(start, |sum, word| sum + word);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
+
+/// Whether the TCP or UDP checksum of an Ethernet frame without tags is right; none if it carries
+/// neither.
+pub fn checksum_is_right(frame: &[u8]) -> Option<bool> {
+    if frame[12..14] != [8, 0] {
+        return None;
+    }
+    let ip = &frame[14..];
+    let (header, total) =
+        (usize::from(ip[0] & 15) * 4, usize::from(ip[2]) << 8 | usize::from(ip[3]));
+    let fragment = (u16::from(ip[6]) << 8 | u16::from(ip[7])) & 0x3fff;
+    if fragment != 0 || ![6, 17].contains(&ip[9]) {
+        return None;
+    }
+    let pseudo = sum(&ip[12..20], u32::from(ip[9]) + (total - header) as u32);
+    Some(sum(&ip[header..total], pseudo) == 0xffff)
+}
