@@ -28,7 +28,7 @@ fn scenario_4_same_tenant_other_node() {
         eprintln!("hook {hook}");
         let lab = Lab::up(flags);
         let wire = lab.capture("switch", "left-eth0", "vlan 100 and icmp");
-        let untagged = lab.capture("switch", "left-eth0", "icmp or arp");
+        let untagged = lab.capture("switch", "left-eth0", "not vlan and (icmp or arp)");
         let guest = lab.capture("vm1", "eth0", "vlan");
         lab.pings("vm1", "10.0.0.7");
         let wire = wire.stop();
@@ -48,8 +48,9 @@ fn nothing_of_vlan_102_reaches_a_vm_of_tenant_1() {
         let filter = "ether src fa:16:3e:00:00:03 or ether src fa:16:3e:00:00:06";
         let captures = ["vm1", "vm2", "vm4", "vm5"].map(|vm| lab.capture(vm, "eth0", filter));
         let own = lab.capture("vm6", "eth0", "ether src fa:16:3e:00:00:03");
-        // Broadcast, unicast to a MAC of tenant 1, unicast to one nobody has.
-        lab.exec("vm3", "arping", &["-c", "3", "-w", "3", "-I", "eth0", "10.0.0.3"]);
+        // Broadcast, unicast to a MAC of tenant 1 (the switch keeps that one back from the other
+        // node), unicast to one nobody has.
+        lab.exec("vm3", "busybox", &["arping", "-c", "3", "-w", "3", "-I", "eth0", "10.0.0.3"]);
         for (address, mac) in [("10.1.0.77", VM1), ("10.1.0.78", "02:00:00:00:00:99")] {
             lab.run("vm3", "ip", &["neigh", "replace", address, "lladdr", mac, "dev", "eth0"]);
             let (_, answered) = lab.ping("vm3", address, 5);
@@ -59,7 +60,8 @@ fn nothing_of_vlan_102_reaches_a_vm_of_tenant_1() {
         for capture in captures {
             assert_eq!(capture.stop(), Vec::<String>::new(), "hook {hook}");
         }
-        assert!(own.stop().len() > 10, "tenant 2's own VM hears its neighbour, hook {hook}");
+        let own = own.stop();
+        assert!(own.len() >= 8, "what tenant 2's own VM hears, hook {hook}: {own:#?}");
     }
 }
 
