@@ -64,7 +64,8 @@ daemon_ready() { # node
 await_daemon() { # node
     local node=$1 deadline=$((SECONDS + 20))
     while true; do
-        if ! daemon_pid "$node" >/dev/null; then
+        # Just started it may be this shell's child still, before setsid and nsenter made it the daemon.
+        if ! daemon_pid "$node" >/dev/null && ! kill -0 "$(<"$run/$node.pid")" 2>/dev/null; then
             show_log "$node"
             die "trunkline on $node ended before it was ready"
         elif daemon_ready "$node"; then

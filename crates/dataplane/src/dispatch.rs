@@ -27,7 +27,7 @@ impl Engine {
                 Some(segment) => self.flood(segment, ingress, frame, &tables.topology),
                 None => self.pool.give(frame),
             },
-            Verdict::Host => self.to_host(ingress, frame),
+            Verdict::Host => self.hand_to_host(ingress, frame),
             Verdict::Drop(_) => self.pool.give(frame),
         }
     }
@@ -77,7 +77,7 @@ impl Engine {
         self.pool.give(frame);
     }
 
-    fn to_host(&mut self, ingress: PortId, mut frame: Frame) {
+    fn hand_to_host(&mut self, ingress: PortId, mut frame: Frame) {
         if punt::to_host(&mut frame, ingress) {
             self.queue(0, frame);
         } else {

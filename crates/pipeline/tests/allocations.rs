@@ -35,7 +35,7 @@ static ALLOCATOR: Counting = Counting;
 fn allocations(work: impl FnOnce()) -> u64 {
     COUNT.with(|count| count.set(Some(0)));
     work();
-    COUNT.with(|count| count.replace(None)).unwrap()
+    COUNT.with(|count| count.replace(None)).expect("it was set above")
 }
 
 #[test]

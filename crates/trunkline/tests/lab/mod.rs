@@ -1,5 +1,5 @@
 //! The lab of `tools/lab`, driven by tests: two nodes, six VMs, real programs.
-#![allow(dead_code)] // every test file uses its own part
+#![allow(dead_code, clippy::unwrap_used)] // every test file uses its own part; it is a test
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
