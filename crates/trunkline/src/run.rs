@@ -62,7 +62,7 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
     let (mut hangup, mut terminate) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = api::listen(&model.control_socket).await?;
+    let listener = patiently(|| api::listen(&model.control_socket)).await?;
     let socket = model.control_socket.clone();
     let (mut node, mut watch) = start::start(flags, model).await?;
     let (questions, mut asked) = mpsc::channel(QUESTIONS);
@@ -96,6 +96,22 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
     node.workers.stop();
     std::fs::remove_file(&socket).with_context(|| format!("{}", socket.display()))?;
     Ok(())
+}
+
+/// Tries until it succeeds, for a second: a daemon that was just killed still holds its socket and
+/// its lock while the kernel takes it apart.
+pub(crate) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
+    mut act: impl FnMut() -> F,
+) -> Result<T, E> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    loop {
+        match act().await {
+            Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 impl Node {

@@ -19,6 +19,7 @@ use tables::{Fdb, PortId, Publisher, Snapshot};
 use crate::node::{NicSockets, Node};
 use crate::plug::{PUNT_OVERHEAD, expects_xdp};
 use crate::ports::Names;
+use crate::run::patiently;
 use crate::stations::Pending;
 use crate::workers::{self, NicQueues, Workers};
 
@@ -47,7 +48,7 @@ pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatc
     let lines = Table::lines_for(model.tuning.connections as usize);
     let lines = u32::try_from(lines).context("that many connections do not fit one table")?;
     let settings = Settings { lines, hash_key, tcx: true };
-    let mut kernel = Kernel::start(&model.node, &settings)?;
+    let mut kernel = patiently(async || Kernel::start(&model.node, &settings)).await?;
     for nic in &nics {
         let interface = Interface::new(nic.link.index, &nic.link.name);
         let changes = kernel.prepare_nic(interface, nic.trunk)?;

@@ -6,13 +6,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Both hook modes of every test: (name, flags of `lab up`).
-pub const HOOKS: [(&str, &[&str]); 2] = [
+pub(crate) const HOOKS: [(&str, &[&str]); 2] = [
     ("tc", &["--hook", "tc", "--vif-hook", "tc"]),
     ("xdp", &["--hook", "xdp", "--vif-hook", "xdp"]),
 ];
 
 /// A lab that is up; taken down when it goes out of scope, whatever the test did.
-pub struct Lab;
+pub(crate) struct Lab;
 
 fn tool() -> Command {
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/lab"));
@@ -22,9 +22,9 @@ fn tool() -> Command {
 
 /// What a program printed and how it ended.
 #[derive(Debug)]
-pub struct Said {
-    pub ok: bool,
-    pub text: String,
+pub(crate) struct Said {
+    pub(crate) ok: bool,
+    pub(crate) text: String,
 }
 
 fn said(output: &Output) -> Said {
@@ -34,7 +34,7 @@ fn said(output: &Output) -> Said {
 
 impl Lab {
     /// Builds the lab with these flags.
-    pub fn up(flags: &[&str]) -> Self {
+    pub(crate) fn up(flags: &[&str]) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the lab needs root; it never skips");
         let output = tool().arg("up").arg("--force").args(flags).output().unwrap();
         let said = said(&output);
@@ -49,26 +49,26 @@ impl Lab {
     }
 
     /// Runs a program on a host to its end.
-    pub fn exec(&self, host: &str, program: &str, arguments: &[&str]) -> Said {
+    pub(crate) fn exec(&self, host: &str, program: &str, arguments: &[&str]) -> Said {
         said(&Self::command(host, program, arguments).output().unwrap())
     }
 
     /// Runs a program on a host that must succeed; returns what it printed.
-    pub fn run(&self, host: &str, program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, host: &str, program: &str, arguments: &[&str]) -> String {
         let said = self.exec(host, program, arguments);
         assert!(said.ok, "{host}: {program} {arguments:?}: {}", said.text);
         said.text
     }
 
     /// Starts a program on a host.
-    pub fn start(&self, host: &str, program: &str, arguments: &[&str]) -> Running {
+    pub(crate) fn start(&self, host: &str, program: &str, arguments: &[&str]) -> Running {
         let mut command = Self::command(host, program, arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Running { child: command.spawn().unwrap() }
     }
 
     /// Captures on a host until stopped; ready when this returns.
-    pub fn capture(&self, host: &str, interface: &str, filter: &str) -> Capture {
+    pub(crate) fn capture(&self, host: &str, interface: &str, filter: &str) -> Capture {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap().to_owned();
         let arguments = ["-i", interface, "-U", "-w", &path, "--immediate-mode", filter];
@@ -85,7 +85,7 @@ impl Lab {
     }
 
     /// Asks the daemon of a node.
-    pub fn ctl(&self, node: &str, question: &[&str]) -> serde_json::Value {
+    pub(crate) fn ctl(&self, node: &str, question: &[&str]) -> serde_json::Value {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
         let output =
             command.args(["ctl", "--node", node, "--json"]).args(question).output().unwrap();
@@ -95,30 +95,30 @@ impl Lab {
     }
 
     /// The process of a node's daemon.
-    pub fn pid(&self, node: &str) -> i32 {
+    pub(crate) fn pid(&self, node: &str) -> i32 {
         self.ctl(node, &["status"])["pid"].as_i64().unwrap() as i32
     }
 
     /// Starts a node's daemon again after it ended.
-    pub fn restart(&self, node: &str) {
+    pub(crate) fn restart(&self, node: &str) {
         let said = said(&tool().args(["start", node]).output().unwrap());
         assert!(said.ok, "tools/lab start {node}: {}", said.text);
     }
 
     /// What a node's daemon has logged.
-    pub fn log(&self, node: &str) -> String {
+    pub(crate) fn log(&self, node: &str) -> String {
         std::fs::read_to_string(format!("/run/trunkline-lab/{node}.log")).unwrap()
     }
 
     /// Pings once every `interval` seconds; returns (sent, answered).
-    pub fn ping(&self, from: &str, to: &str, count: u32) -> (u32, u32) {
+    pub(crate) fn ping(&self, from: &str, to: &str, count: u32) -> (u32, u32) {
         let count = count.to_string();
         let text = self.exec(from, "ping", &["-n", "-i", "0.01", "-W", "1", "-c", &count, to]).text;
         pinged(&text)
     }
 
     /// Pings that must all be answered but the very first, which may wait for ARP.
-    pub fn pings(&self, from: &str, to: &str) {
+    pub(crate) fn pings(&self, from: &str, to: &str) {
         let (sent, answered) = self.ping(from, to, 20);
         assert_eq!((sent, answered), (20, 20), "{from} → {to}");
     }
@@ -140,7 +140,7 @@ impl Drop for Lab {
 }
 
 /// (sent, answered) of ping's summary.
-pub fn pinged(text: &str) -> (u32, u32) {
+pub(crate) fn pinged(text: &str) -> (u32, u32) {
     let line = text.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default();
     let numbers: Vec<u32> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
     assert!(numbers.len() >= 2, "no summary in: {text}");
@@ -148,19 +148,19 @@ pub fn pinged(text: &str) -> (u32, u32) {
 }
 
 /// A program that runs; ended when it goes out of scope.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
 }
 
 impl Running {
     /// Interrupts it as ^C does, waits, returns what it printed.
-    pub fn interrupt(mut self) -> Said {
+    pub(crate) fn interrupt(mut self) -> Said {
         self.signal(nix::sys::signal::Signal::SIGINT);
         self.wait()
     }
 
     /// Waits for its end, a minute at most.
-    pub fn wait(&mut self) -> Said {
+    pub(crate) fn wait(&mut self) -> Said {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "it does not end");
@@ -193,7 +193,7 @@ impl Drop for Running {
 }
 
 /// A capture that runs.
-pub struct Capture {
+pub(crate) struct Capture {
     running: Running,
     file: tempfile::NamedTempFile,
     _stderr: BufReader<std::process::ChildStderr>,
@@ -201,7 +201,7 @@ pub struct Capture {
 
 impl Capture {
     /// Ends it; every frame as tcpdump prints it, one a line, with MAC addresses and tags.
-    pub fn stop(self) -> Vec<String> {
+    pub(crate) fn stop(self) -> Vec<String> {
         std::thread::sleep(Duration::from_millis(200));
         drop(self.running);
         let path = self.file.path().to_str().unwrap();
