@@ -125,11 +125,13 @@ static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *po
  */
 static __always_inline int has_pass(struct xdp_md *ctx, const struct port *port)
 {
-	struct settings *node = node_settings();
 	__u64 *pass = (void *)(long)ctx->data;
+	struct settings *node;
 
-	return port->hook == HOOK_GENERIC && node &&
-	       (void *)(pass + 1) <= (void *)(long)ctx->data_end && *pass == node->pass;
+	if (port->hook != HOOK_GENERIC || (void *)(pass + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	node = node_settings();
+	return node && *pass == node->pass;
 }
 
 SEC("xdp")

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use crate::error::Error;
 use crate::ethtool::Ethtool;
 use crate::hooks::Site;
-use crate::layout::{Node, Port};
+use crate::layout::Node;
 use crate::notes::Notes;
 use crate::pins::LinkKind;
 use crate::ports::{PortKind, put};
@@ -110,7 +110,9 @@ impl Kernel {
         let unknown = || Error::Number { what: "port", number: port.into() };
         let row = self.port(port)?.ok_or_else(unknown)?;
         let on = Interface::new(row.ifindex, name);
-        let attached = match choose(&row, on, hook, mode) {
+        let kind = PortKind::of(row.kind).ok_or_else(unknown)?;
+        let unfit = |why| Error::Unfit { interface: name.to_owned(), why };
+        let attached = match choose(kind, &Behind::of(name), hook, mode).map_err(unfit)? {
             Choice::Tc(why) => Attached { how: self.forward_tc(on)?, why },
             Choice::Xdp(mode, why) => Attached { how: self.forward_xdp(on, mode)?, why },
             Choice::Try(driver) => match self.forward_xdp(on, XdpMode::Native) {
@@ -216,6 +218,23 @@ impl Kernel {
     }
 }
 
+/// What is behind an interface.
+#[derive(Debug, Default)]
+struct Behind {
+    driver: Option<String>,
+    /// Received frames come without their VLAN tag, which lies where XDP does not see it.
+    hides_tags: bool,
+}
+
+impl Behind {
+    fn of(name: &str) -> Self {
+        let Ok(ethtool) = Ethtool::open() else { return Self::default() };
+        let tags = ethtool.feature(name, nic::RX_VLAN).ok().flatten();
+        let hides_tags = tags.is_some_and(|tags| tags.active);
+        Self { driver: ethtool.driver(name).ok(), hides_tags }
+    }
+}
+
 /// What to try on an interface, and why.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
@@ -225,50 +244,78 @@ enum Choice {
     Try(String),
 }
 
-fn choose(row: &Port, on: Interface<'_>, hook: Hook, mode: XdpMode) -> Choice {
+fn choose(kind: PortKind, behind: &Behind, hook: Hook, mode: XdpMode) -> Result<Choice, String> {
+    let driver = behind.driver.as_deref().unwrap_or("unknown driver");
+    // In a veth or tap the tag is in the frame as the other side put it there.
+    let is_virtual = VIRTUAL.contains(&driver);
+    let hides_tags = kind.is_nic() && behind.hides_tags && !is_virtual;
+    let tags = || format!("{driver} takes VLAN tags out of frames ({} is on)", nic::RX_VLAN);
     match hook {
-        Hook::Tc => return Choice::Tc("asked for".into()),
-        Hook::Xdp => return Choice::Xdp(mode, "asked for".into()),
+        Hook::Tc => return Ok(Choice::Tc("asked for".into())),
+        Hook::Xdp if hides_tags => {
+            return Err(format!("{}, where XDP cannot see them: say hook tc, or auto", tags()));
+        }
+        Hook::Xdp => return Ok(Choice::Xdp(mode, "asked for".into())),
         Hook::Auto => {}
     }
-    if !PortKind::of(row.kind).is_some_and(PortKind::is_nic) {
-        return Choice::Tc("GSO packets stay whole".into());
-    }
-    let ethtool = Ethtool::open().and_then(|ethtool| Ok((ethtool.driver(on.name)?, ethtool)));
-    let Ok((driver, ethtool)) = ethtool else {
-        return Choice::Tc("its driver does not say its name".into());
-    };
-    if VIRTUAL.contains(&driver.as_str()) {
-        return Choice::Tc(format!("{driver}: GSO packets stay whole"));
-    }
-    let tags = ethtool.feature(on.name, nic::RX_VLAN).ok().flatten();
-    if tags.is_some_and(|tags| tags.active) {
-        return Choice::Tc(format!("{driver} takes VLAN tags out of frames ({})", nic::RX_VLAN));
-    }
-    match mode {
+    Ok(match mode {
+        _ if !kind.is_nic() => Choice::Tc("GSO packets stay whole".into()),
+        _ if is_virtual => Choice::Tc(format!("{driver}: GSO packets stay whole")),
+        _ if hides_tags => Choice::Tc(tags()),
         XdpMode::Generic => Choice::Xdp(mode, "generic XDP is asked for".into()),
-        XdpMode::Auto | XdpMode::Native => Choice::Try(driver),
-    }
+        XdpMode::Auto | XdpMode::Native => Choice::Try(driver.to_owned()),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_asked_for_is_done_and_a_vif_gets_tc() {
-        let vif = Port { kind: crate::layout::PORT_VIF, ..Port::default() };
-        let on = Interface::new(1, "lo");
-        assert!(matches!(choose(&vif, on, Hook::Auto, XdpMode::Native), Choice::Tc(_)));
-        assert!(matches!(choose(&vif, on, Hook::Tc, XdpMode::Auto), Choice::Tc(_)));
-        let xdp = choose(&vif, on, Hook::Xdp, XdpMode::Generic);
-        assert_eq!(xdp, Choice::Xdp(XdpMode::Generic, "asked for".into()));
+    fn behind(driver: &str, hides_tags: bool) -> Behind {
+        Behind { driver: Some(driver.into()), hides_tags }
+    }
+
+    fn auto(kind: PortKind, driver: &str, hides_tags: bool) -> Choice {
+        choose(kind, &behind(driver, hides_tags), Hook::Auto, XdpMode::Auto).unwrap()
     }
 
     #[test]
-    fn a_nic_without_a_driver_that_says_its_name_gets_tc() {
-        let trunk = Port { kind: crate::layout::PORT_TRUNK, ..Port::default() };
-        let choice = choose(&trunk, Interface::new(1, "no-such-nic"), Hook::Auto, XdpMode::Auto);
-        assert_eq!(choice, Choice::Tc("its driver does not say its name".into()));
+    fn what_is_asked_for_is_done() {
+        for (hook, expected) in [
+            (Hook::Tc, Choice::Tc("asked for".into())),
+            (Hook::Xdp, Choice::Xdp(XdpMode::Generic, "asked for".into())),
+        ] {
+            for kind in [PortKind::Trunk, PortKind::Vif] {
+                let veth = behind("veth", true);
+                assert_eq!(choose(kind, &veth, hook, XdpMode::Generic).as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    #[test]
+    fn auto_is_tc_on_what_is_virtual_and_native_xdp_on_nics() {
+        let whole = |driver: &str| Choice::Tc(format!("{driver}: GSO packets stay whole"));
+        assert_eq!(auto(PortKind::Trunk, "veth", true), whole("veth"));
+        assert_eq!(auto(PortKind::Public, "tun", false), whole("tun"));
+        assert_eq!(
+            auto(PortKind::Vif, "ixgbe", false),
+            Choice::Tc("GSO packets stay whole".into())
+        );
+        assert_eq!(auto(PortKind::Trunk, "ixgbe", false), Choice::Try("ixgbe".into()));
+    }
+
+    #[test]
+    fn xdp_where_tags_are_hidden_is_refused_and_auto_avoids_it() {
+        let why = "ixgbe takes VLAN tags out of frames (rx-vlan-hw-parse is on)";
+        assert_eq!(auto(PortKind::Trunk, "ixgbe", true), Choice::Tc(why.into()));
+        let refused =
+            choose(PortKind::Trunk, &behind("ixgbe", true), Hook::Xdp, XdpMode::Auto).unwrap_err();
+        assert_eq!(refused, format!("{why}, where XDP cannot see them: say hook tc, or auto"));
+    }
+
+    #[test]
+    fn what_is_behind_an_interface_is_asked_of_the_kernel() {
+        let nothing = Behind::of("no-such-nic");
+        assert!(nothing.driver.is_none() && !nothing.hides_tags);
     }
 }

@@ -34,10 +34,11 @@ pub struct Report {
 pub fn detach_all(node: &str) -> Result<Report, Error> {
     caps::check()?;
     let pins = Pins::of(node)?;
-    let _lock = Lock::take(node)?;
+    let lock = Lock::take(node)?;
     log::capture();
     let mut report = Report::default();
     if !pins.exist() {
+        lock.remove();
         return Ok(report);
     }
     refuse_elsewhere(node, &pins)?;
@@ -51,6 +52,7 @@ pub fn detach_all(node: &str) -> Result<Report, Error> {
     }
     pins.remove()?;
     report.done.push(format!("pins of node {node} removed"));
+    lock.remove();
     Ok(report)
 }
 

@@ -11,8 +11,6 @@ const GSTRINGS: u32 = 0x1b;
 const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
 const SFEATURES: u32 = 0x3b;
-const GCHANNELS: u32 = 0x3c;
-const SCHANNELS: u32 = 0x3d;
 const SS_FEATURES: u32 = 4;
 const STRING: usize = 32;
 const DRVINFO_BYTES: usize = 196;
@@ -23,22 +21,9 @@ const BLOCK_WORDS: usize = 4;
 const ARGUMENT: usize = 16;
 const IFREQ_BYTES: usize = 40;
 
-/// Receive and transmit queues of an interface. Combined ones count for both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Channels {
-    /// Queues that only receive.
-    pub rx: u32,
-    /// Queues that only transmit.
-    pub tx: u32,
-    /// Queues that do both.
-    pub combined: u32,
-    /// Largest numbers of the three.
-    pub most: [u32; 3],
-}
-
 /// A socket to ask and change the interfaces of the caller's network namespace.
 #[derive(Debug)]
-pub struct Ethtool(OwnedFd);
+pub(crate) struct Ethtool(OwnedFd);
 
 /// An offload of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +36,7 @@ pub(crate) struct Feature {
 
 impl Ethtool {
     /// Opens the socket.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
         // SAFETY: takes integers only.
         let fd = unsafe { libc::socket(libc::AF_INET, kind, 0) };
@@ -66,40 +48,10 @@ impl Ethtool {
     }
 
     /// The driver behind an interface: `veth`, `tun`, `ixgbe` …
-    ///
-    /// # Errors
-    /// There is no such interface, or its driver does not say (EOPNOTSUPP).
-    pub fn driver(&self, interface: &str) -> io::Result<String> {
+    pub(crate) fn driver(&self, interface: &str) -> io::Result<String> {
         let mut info = command(GDRVINFO, DRVINFO_BYTES);
         self.ethtool(interface, &mut info)?;
         Ok(text(&info[4..4 + STRING]))
-    }
-
-    /// The queues of an interface.
-    ///
-    /// # Errors
-    /// There is no such interface, or its driver does not say (EOPNOTSUPP).
-    pub fn channels(&self, interface: &str) -> io::Result<Channels> {
-        let mut info = command(GCHANNELS, 9 * 4);
-        self.ethtool(interface, &mut info)?;
-        let [most_rx, most_tx, most_combined] = [1, 2, 4].map(|at| word(&info, at));
-        let [rx, tx, combined] = [5, 6, 8].map(|at| word(&info, at));
-        Ok(Channels { rx, tx, combined, most: [most_rx, most_tx, most_combined] })
-    }
-
-    /// Sets the numbers of queues. To be done before an XDP program is attached: the queues that
-    /// a veth gets later skip it.
-    ///
-    /// # Errors
-    /// There is no such interface, or its driver refuses.
-    pub fn set_channels(&self, interface: &str, channels: Channels) -> io::Result<()> {
-        let mut info = command(GCHANNELS, 9 * 4);
-        self.ethtool(interface, &mut info)?;
-        put(&mut info, 0, SCHANNELS);
-        for (at, count) in [(5, channels.rx), (6, channels.tx), (8, channels.combined)] {
-            put(&mut info, at, count);
-        }
-        self.ethtool(interface, &mut info)
     }
 
     /// The MAC of an interface.
@@ -200,10 +152,9 @@ impl Ethtool {
         let (socket, at) = (self.0.as_raw_fd(), request.as_mut_ptr());
         // SAFETY: `request` is a whole ifreq. A pointer in it is `ethtool`'s to a buffer that
         // outlives the call and is as long as its command makes the kernel write.
-        match unsafe { libc::ioctl(socket, number as _, at) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let result = unsafe { libc::ioctl(socket, number as _, at) };
+        // SFEATURES answers with a positive number what it could not do.
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

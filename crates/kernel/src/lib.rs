@@ -67,7 +67,6 @@ pub use attach::{Attached, Hook, How, XdpMode};
 pub use counters::{KernelDrop, PortCounters};
 pub use detach::{Report, detach_all};
 pub use error::Error;
-pub use ethtool::{Channels, Ethtool};
 pub use layout::{LAYOUT, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS};
 pub use memory::TableHeader;
 pub use nic::Changes;

@@ -107,7 +107,7 @@ fn switch_off(
     if !noted {
         notes.strike(nic.index, note)?;
     }
-    changes.warnings.push(format!("{}: {name} cannot be switched off ({why}): {harm}", nic.name));
+    changes.warnings.push(format!("{name} cannot be switched off ({why}): {harm}"));
     Ok(())
 }
 
@@ -141,4 +141,19 @@ pub(crate) fn offloads_off(interface: &str, names: &[&str]) -> Result<(), Error>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offload_that_its_driver_keeps_on_is_named() {
+        // The loopback interface completes checksums by never needing them.
+        let said = offloads_off("lo", &["tx-checksum-ip-generic"]).unwrap_err().to_string();
+        assert_eq!(said, "lo: tx-checksum-ip-generic cannot be switched off");
+        offloads_off("lo", &["tx-vlan-hw-insert", "no-such-offload"]).unwrap();
+        let said = offloads_off("no-such-nic", &["rx-lro"]).unwrap_err().to_string();
+        assert!(said.starts_with("cannot switch off the offloads of no-such-nic: "), "{said}");
+    }
 }

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use libbpf_rs::libbpf_sys;
@@ -41,7 +42,8 @@ pub(crate) enum LinkKind {
 /// The node's lock; whoever holds it is the node's daemon. Given back with the process.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 /// Refuses what cannot name a node.
@@ -54,30 +56,55 @@ pub(crate) fn check_node(node: &str) -> Result<(), Error> {
 impl Lock {
     /// Takes the node's lock, or says who has it.
     pub(crate) fn take(node: &str) -> Result<Self, Error> {
-        let path = format!("{RUN}/{node}.lock");
-        let doing = || format!("cannot lock {path}");
+        let path = Path::new(RUN).join(format!("{node}.lock"));
+        let doing = || format!("cannot lock {}", path.display());
         fs::create_dir_all(RUN).doing(doing)?;
-        let mut options = OpenOptions::new();
-        let open = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.doing(doing)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let _ = file.read_to_string(&mut pid);
-                let pid = if pid.trim().is_empty() { "?" } else { pid.trim() }.to_owned();
-                return Err(Error::Running { node: node.to_owned(), pid });
+        loop {
+            let mut options = OpenOptions::new();
+            let open = options.read(true).write(true).create(true).truncate(false).open(&path);
+            let mut file = open.doing(doing)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::Running { node: node.to_owned(), pid: holder(&mut file) });
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(Error::system(doing(), error)),
             }
-            Err(fs::TryLockError::Error(error)) => return Err(Error::system(doing(), error)),
+            // Whoever held it may have removed the file since it was opened: then it locks nothing.
+            let lock = Self { file, path: path.clone() };
+            if lock.is_in_place().doing(doing)? {
+                lock.sign().doing(doing)?;
+                return Ok(lock);
+            }
         }
-        let note = |file: &mut File| {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())
-        };
-        note(&mut file).doing(doing)?;
-        Ok(Self { _file: file })
     }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(there) => Ok(there.ino() == self.file.metadata()?.ino()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sign(&self) -> io::Result<()> {
+        let mut file = &self.file;
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    }
+
+    /// Gives the lock back and leaves no file.
+    pub(crate) fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The process that signed a lock.
+fn holder(file: &mut File) -> String {
+    let mut pid = String::new();
+    let _ = file.read_to_string(&mut pid);
+    if pid.trim().is_empty() { "?".to_owned() } else { pid.trim().to_owned() }
 }
 
 impl Pins {
@@ -241,7 +268,7 @@ mod tests {
             )
         );
         drop(lock);
-        Lock::take(&node).unwrap();
-        fs::remove_file(format!("{RUN}/{node}.lock")).unwrap();
+        Lock::take(&node).unwrap().remove();
+        assert!(!Path::new(RUN).join(format!("{node}.lock")).exists());
     }
 }

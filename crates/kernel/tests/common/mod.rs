@@ -14,6 +14,8 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
+use libbpf_rs::libbpf_sys;
+
 use kernel::{Interface, Kernel, PortEntry, PortKind, Settings, detach_all};
 
 /// Puts the calling thread into a new network namespace, which ends with the thread.
@@ -148,7 +150,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kernel = None;
         let _ = detach_all(&self.name);
-        let _ = std::fs::remove_file(format!("/run/trunkline/{}.lock", self.name));
     }
 }
 
@@ -168,18 +169,27 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
     }
 }
 
-/// Names of BPF programs on an interface: XDP, and tc by TCX or clsact.
-pub fn programs_on(interface: &str) -> Vec<String> {
-    let listed = run(&format!("bpftool -j net show dev {interface}"));
-    let mut found = Vec::new();
-    for key in ["\"name\":\"", "\"prog_name\":\""] {
-        for (at, _) in listed.match_indices(key) {
-            let name = &listed[at + key.len()..];
-            found.push(name[..name.find('"').unwrap()].to_owned());
-        }
+/// Where BPF programs are on an interface, with the programs' ids.
+pub fn programs_on(interface: &str) -> Vec<(&'static str, u32)> {
+    let ifindex = index(interface) as i32;
+    let mut xdp = 0;
+    // SAFETY: writes one integer.
+    let result = unsafe { libbpf_sys::bpf_xdp_query_id(ifindex, 0, &raw mut xdp) };
+    assert_eq!(result, 0, "{interface}");
+    let (mut tcx, mut count, mut flags) = ([0; 64], 64, 0);
+    let (programs, ingress) = (tcx.as_mut_ptr(), libbpf_sys::BPF_TCX_INGRESS);
+    // SAFETY: an array of the length stated, and integers.
+    let result = unsafe {
+        libbpf_sys::bpf_prog_query(ifindex, ingress, 0, &raw mut flags, programs, &raw mut count)
+    };
+    assert_eq!(result, 0, "{interface}");
+    let mut found: Vec<_> = [("xdp", xdp)].into_iter().filter(|(_, id)| *id != 0).collect();
+    found.extend(tcx[..count as usize].iter().map(|id| ("tcx", *id)));
+    let filters = run(&format!("tc filter show dev {interface} ingress"));
+    for (at, _) in filters.match_indices(" direct-action ") {
+        let id = filters[at..].split(" id ").nth(1).unwrap().split(' ').next().unwrap();
+        found.push(("clsact", id.parse().unwrap()));
     }
-    let link = run(&format!("ip -d link show dev {interface}"));
-    found.extend(link.match_indices("prog/xdp").map(|_| "xdp".to_owned()));
     found
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::Namespace;
 
@@ -82,4 +83,39 @@ pub fn checksum_is_right(frame: &[u8]) -> Option<bool> {
     }
     let pseudo = sum(&ip[12..20], u32::from(ip[9]) + (total - header) as u32);
     Some(sum(&ip[header..total], pseudo) == 0xffff)
+}
+
+pub const DOT1Q: u16 = 0x8100;
+pub const DOT1AD: u16 = 0x88a8;
+
+/// Takes the outer tag off; answers its TCI.
+pub fn untag(frame: &mut Vec<u8>) -> Option<u16> {
+    if frame.get(12..14)? != DOT1AD.to_be_bytes() {
+        return None;
+    }
+    let tci = u16::from_be_bytes([frame[14], frame[15]]);
+    frame.drain(12..16);
+    Some(tci)
+}
+
+pub fn tag(frame: &mut Vec<u8>, protocol: u16, tci: u16) {
+    let tag = [protocol.to_be_bytes(), tci.to_be_bytes()].concat();
+    frame.splice(12..12, tag);
+}
+
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An iperf3 server for one client, listening.
+pub fn iperf_server(namespace: &Namespace) -> Child {
+    let words = ["netns", "exec", &namespace.0, "timeout", "30", "iperf3", "-s", "-1"];
+    let child = Command::new("ip").args(words).stdout(Stdio::null()).spawn().unwrap();
+    let listens = || namespace.run("ss -Hltn sport = 5201").contains("5201");
+    until("iperf3 listens", listens);
+    child
 }

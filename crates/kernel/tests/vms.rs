@@ -1,50 +1,21 @@
-//! Real traffic over real veth pairs: two VMs, a trunk, and a worker in between.
+//! Real traffic over real veth pairs: VMs, and a worker in between.
 #![allow(clippy::unwrap_used)] // tests
 
 mod common;
 
 use std::net::UdpSocket;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::run::frame;
-use common::wire::{Tcpdump, checksum_is_right, send};
+use common::wire::{DOT1AD, Tcpdump, checksum_is_right, iperf_server, send, tag, untag};
 use common::worker::Worker;
-use common::{Namespace, Node, enter_netns, far, index, near, port, punt_link, run, veth};
-use kernel::KernelDrop::{NoDaemon, NoPort};
-use kernel::{Hook, How, PortEntry, PortKind, Settings, TAG_TO_HOST, XdpMode};
+use common::{Namespace, Node, enter_netns, far, near, port, punt_link, run, veth};
+use kernel::KernelDrop::NoDaemon;
+use kernel::{Hook, How, PortEntry, PortKind, Settings, XdpMode};
 
-const DOT1Q: u16 = 0x8100;
-const DOT1AD: u16 = 0x88a8;
-
-fn settings(tcx: bool) -> Settings {
-    Settings { lines: 64, hash_key: 1, tcx }
-}
-
-/// Takes the outer tag off; answers its TCI.
-fn untag(frame: &mut Vec<u8>) -> Option<u16> {
-    if frame.get(12..14)? != DOT1AD.to_be_bytes() {
-        return None;
-    }
-    let tci = u16::from_be_bytes([frame[14], frame[15]]);
-    frame.drain(12..16);
-    Some(tci)
-}
-
-fn tag(frame: &mut Vec<u8>, protocol: u16, tci: u16) {
-    let tag = [protocol.to_be_bytes(), tci.to_be_bytes()].concat();
-    frame.splice(12..12, tag);
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+const VIF: u16 = 4;
 
 /// What the worker saw of the frames of the two VMs.
 #[derive(Default)]
@@ -72,19 +43,11 @@ impl Seen {
     }
 }
 
-fn iperf_server(namespace: &Namespace) -> Child {
-    let words = ["netns", "exec", &namespace.0, "timeout", "30", "iperf3", "-s", "-1"];
-    let child = Command::new("ip").args(words).stdout(Stdio::null()).spawn().unwrap();
-    let listens = || namespace.run("ss -Hltn sport = 5201").contains("5201");
-    until("iperf3 listens", listens);
-    child
-}
-
 /// Two VMs whose every frame goes up the punt link and down again.
 fn two_vms_talk(name: &str, hook: Hook, tcx: bool, expected: How) {
     enter_netns();
     let (near_index, far_index) = punt_link();
-    let mut node = Node::with(name, settings(tcx));
+    let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx });
     let vms = [Namespace::new("a"), Namespace::new("b")];
     for (number, vm) in (1..).zip(&vms) {
         let vif = format!("vnet{number}");
@@ -153,155 +116,6 @@ fn two_vms_talk_through_the_punt_link_by_clsact() {
 #[test]
 fn two_vms_talk_through_the_punt_link_by_xdp() {
     two_vms_talk("vmxdp", Hook::Xdp, true, How::XdpNative);
-}
-
-/// A trunk to another namespace: VLAN 100 and untagged are segments', VLAN 101 is the host's.
-struct Trunk {
-    node: Node,
-    wire: Namespace,
-    far: u32,
-    how: How,
-}
-
-const TRUNK: u16 = 3;
-const VIF: u16 = 4;
-const SLOT: u32 = 256;
-
-impl Trunk {
-    fn new(name: &str, hook: Hook, mode: XdpMode, tcx: bool) -> Self {
-        enter_netns();
-        let (_, far_index) = punt_link();
-        let mut node = Node::with(name, settings(tcx));
-        let wire = Namespace::new("wire");
-        let (ifindex, _) = veth("trunk", "peer");
-        wire.take("peer", "10.9.0.2/24");
-        run("ip address add 10.9.0.1/24 dev trunk");
-        if hook == Hook::Xdp {
-            // As with any link to a node in XDP mode: the sender's end must do all by itself.
-            wire.run("ethtool -K eth0 tx off txvlan off tx-vlan-stag-hw-insert off");
-        }
-        let entry = PortEntry { sockets: SLOT, queues: 1, ..port(TRUNK, ifindex, PortKind::Trunk) };
-        let kernel = node.kernel();
-        kernel.set_port(&entry).unwrap();
-        kernel.set_segment(1, 1, 100).unwrap();
-        kernel.set_segment(2, 1, 0).unwrap();
-        kernel.set_vlan(TRUNK, 100, 1).unwrap();
-        let how = kernel.attach(TRUNK, "trunk", hook, mode).unwrap().how;
-        kernel.attach_punt(near(), far()).unwrap();
-        Self { node, wire, far: far_index, how }
-    }
-
-    /// Serves what comes up from the trunk, wherever it comes up; `rule` gets the frame as it was
-    /// on the wire.
-    fn serve(&mut self, rule: impl Fn(Vec<u8>) + Send + 'static) -> Worker {
-        let (kernel, how) = (self.node.kernel.as_mut().unwrap(), self.how);
-        let (slot, ifindex) = if how.is_xdp() { (SLOT, index("trunk")) } else { (0, self.far) };
-        Worker::start(kernel, slot, ifindex, how == How::XdpGeneric, move |frame| {
-            if !how.is_xdp() {
-                assert_eq!(untag(frame), Some(TRUNK));
-            }
-            rule(std::mem::take(frame));
-            false
-        })
-    }
-}
-
-fn a_trunk_carries(name: &str, hook: Hook, mode: XdpMode, tcx: bool, expected: How) {
-    let mut bed = Trunk::new(name, hook, mode, tcx);
-    assert_eq!(bed.how, expected);
-    // Up: the frame as it was on the wire, its 802.1Q tag in it.
-    let up = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&up);
-    let worker = bed.serve(move |frame| seen.lock().unwrap().push(frame));
-    let frames = [frame(&[(DOT1Q, 0xa064)]), frame(&[(DOT1Q, 101)]), frame(&[(DOT1Q, 100)])];
-    let sent = frames.clone();
-    let sending = bed.wire.enter(move || {
-        let out = index("eth0");
-        sent.iter().for_each(|frame| send(out, frame));
-    });
-    sending.join().unwrap();
-    until("two frames come up", || up.lock().unwrap().len() == 2);
-    // The tag's priority (5 << 13) survives as well.
-    assert_eq!(*up.lock().unwrap(), [frames[0].clone(), frames[2].clone()]);
-    let counters = bed.node.kernel().counters(TRUNK).unwrap();
-    assert_eq!((counters.punted, counters.passed, counters.drops), (2, 1, [0; 5]));
-    worker.stop();
-
-    // Down: with the inner tag to the wire, without any where there is none.
-    let tcpdump = Tcpdump::start(&bed.wire, 2, "udp or vlan");
-    send(bed.far, &frame(&[(DOT1AD, TRUNK), (DOT1Q, 100)]));
-    send(bed.far, &frame(&[(DOT1AD, TRUNK)]));
-    send(bed.far, &frame(&[(DOT1AD, 77)]));
-    let lines = tcpdump.seen();
-    assert!(lines.len() == 2 && lines[0].contains("vlan 100"), "{lines:?}");
-    assert!(!lines[1].contains("vlan"), "{lines:?}");
-    let counters = bed.node.kernel().counters(TRUNK).unwrap();
-    // The inner tag is beside the frame when it is counted.
-    assert_eq!((counters.tx_packets, counters.tx_bytes), (2, 52 + 56));
-    assert!(bed.node.kernel().counters(0).unwrap().dropped(NoPort) >= 1);
-}
-
-#[test]
-fn a_trunk_carries_tags_by_tcx() {
-    a_trunk_carries("trunktcx", Hook::Tc, XdpMode::Auto, true, How::Tcx);
-}
-
-#[test]
-fn a_trunk_carries_tags_by_clsact() {
-    a_trunk_carries("trunkclsact", Hook::Tc, XdpMode::Auto, false, How::Clsact);
-}
-
-#[test]
-fn a_trunk_carries_tags_by_native_xdp() {
-    a_trunk_carries("trunkxdp", Hook::Xdp, XdpMode::Native, true, How::XdpNative);
-}
-
-#[test]
-fn a_trunk_carries_tags_by_generic_xdp() {
-    a_trunk_carries("trunkgeneric", Hook::Xdp, XdpMode::Generic, true, How::XdpGeneric);
-}
-
-/// Everything untagged goes up, and the worker hands it to the stack of the NIC it came by.
-fn the_host_answers(name: &str, hook: Hook, mode: XdpMode, tcx: bool) {
-    let mut bed = Trunk::new(name, hook, mode, tcx);
-    bed.node.kernel().set_vlan(TRUNK, 0, 2).unwrap();
-    let (far, handed) = (bed.far, Arc::new(AtomicU64::new(0)));
-    let count = Arc::clone(&handed);
-    let worker = bed.serve(move |mut frame| {
-        count.fetch_add(1, Relaxed);
-        tag(&mut frame, DOT1AD, TRUNK | TAG_TO_HOST);
-        send(far, &frame);
-    });
-    let pinged = bed.wire.run("ping -n -c 20 -i 0.02 -W 1 10.9.0.1");
-    assert!(pinged.contains(" 0% packet loss"), "{pinged}");
-    worker.stop();
-    let counters = bed.node.kernel().counters(TRUNK).unwrap();
-    let handed = handed.load(Relaxed);
-    // Each frame came up once: what was handed back did not come round again.
-    assert_eq!((counters.punted, counters.passed), (handed, handed), "{counters:?}");
-    assert!((21..40).contains(&handed), "{handed}");
-    // And the mark did not stay on it.
-    assert_eq!(bed.node.kernel().counters(0).unwrap().rx_packets, 0);
-}
-
-#[test]
-fn the_host_answers_by_tcx() {
-    the_host_answers("hosttcx", Hook::Tc, XdpMode::Auto, true);
-}
-
-#[test]
-fn the_host_answers_by_clsact() {
-    the_host_answers("hostclsact", Hook::Tc, XdpMode::Auto, false);
-}
-
-#[test]
-fn the_host_answers_by_native_xdp() {
-    the_host_answers("hostxdp", Hook::Xdp, XdpMode::Native, true);
-}
-
-#[test]
-fn the_host_answers_by_generic_xdp() {
-    the_host_answers("hostgeneric", Hook::Xdp, XdpMode::Generic, true);
 }
 
 #[test]
