@@ -81,6 +81,7 @@
 #define LINE_HASH_1 0x9e3779b97f4a7c15ULL
 #define LINE_HASH_2 0xff51afd7ed558ccdULL
 #define LINE_HASH_FOLD 32
+#define LINE_HASH_TURN 20
 
 struct line {
 	__u64 word[LINE_WORDS];
@@ -154,7 +155,9 @@ line_inline __u64 line_hash(__u64 word1, __u64 word2, __u64 key)
 /* Index of the first line of a key's home, 0 or 1; lines is a power of two. */
 line_inline __u32 line_home(__u64 hash, __u32 which, __u32 lines)
 {
-	return (__u32)(which ? hash >> 32 : hash) & (lines - LINE_HOME);
+	if (which)
+		hash = hash << LINE_HASH_TURN | hash >> (64 - LINE_HASH_TURN);
+	return (__u32)hash & (lines - LINE_HOME);
 }
 
 line_inline __u32 line_state(__u64 word0)

@@ -43,7 +43,7 @@ impl Table {
 
     fn change(&self, flow: &Flow, rewrite: [u64; 3], stamp: u32) -> Option<Flow> {
         let line = &self.lines[flow.index as usize];
-        let count = line.hold(flow)?;
+        let count = line.claim_live(flow)?;
         let word6 = u64::from(flow.partner()) | u64::from(stamp) << STAMP_SHIFT;
         // Word 7 stays, under the count of the install: the owner is the same, and a FIN noted
         // at this moment must not be lost.
@@ -71,13 +71,12 @@ impl Table {
         if !self.is_still(flow) {
             return false;
         }
-        let (first, second) = match partner {
-            Some(original) if flow.is_reply() => (original, Some(*flow)),
-            partner => (*flow, partner),
-        };
-        let removed = self.free(&first);
-        if let Some(second) = second {
-            self.free(&second);
+        // Who frees the original's line has removed the connection; the reply's line follows.
+        let (original, reply) =
+            if flow.is_reply() { (partner, Some(*flow)) } else { (Some(*flow), partner) };
+        let removed = original.is_some_and(|original| self.free(&original));
+        if let Some(reply) = reply {
+            self.free(&reply);
         }
         removed
     }

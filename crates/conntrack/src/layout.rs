@@ -8,19 +8,17 @@
 pub const WORDS: usize = 8;
 /// Bytes of a line: one cache line.
 pub const BYTES: usize = 64;
-/// Lines of a home. A key has two homes.
-pub const HOME: usize = 4;
+/// Lines of a home. A key has two homes. (Two lines under loom, which tries every order of looks.)
+pub const HOME: usize = if cfg!(loom) { 2 } else { 4 };
 
 // Word 0: count << 2 | state. The count grows with every claim, removal and change and is never
 // reset, so that a reader that finds word 0 unchanged read one state of the line and no other.
 /// Nobody's line.
 pub const FREE: u64 = 0;
-/// An installer's, not yet readable.
+/// Somebody's who writes it: an installer's, or live and about to be again with another path.
 pub const CLAIMED: u64 = 1;
 /// Readable.
 pub const LIVE: u64 = 2;
-/// A live line whose words 3 to 6 are being changed: not readable, but its key stays taken.
-pub const HELD: u64 = 3;
 /// The state's bits of word 0.
 pub const STATE_MASK: u64 = 3;
 /// Where the count begins in word 0.
@@ -97,6 +95,8 @@ pub const HASH_1: u64 = 0x9e37_79b9_7f4a_7c15;
 pub const HASH_2: u64 = 0xff51_afd7_ed55_8ccd;
 /// How far the high half is folded down, after each multiply.
 pub const HASH_FOLD: u32 = 32;
+/// How far the hash is turned left for the second home.
+pub const HASH_TURN: u32 = 20;
 
 /// Hash of the key words 1 and 2 under the table's own key; `line_hash` in C.
 ///
@@ -112,11 +112,14 @@ pub const fn hash(word1: u64, word2: u64, key: u64) -> u64 {
 }
 
 /// The first lines of a key's two homes; `lines` is a power of two. `line_home` in C.
+///
+/// The second comes from other bits of the product's high half than the first: with the plain
+/// high half, keys that differ in one port or zone and meet in one home met in the other, too.
 #[inline]
 pub const fn homes(hash: u64, lines: u32) -> [u32; 2] {
-    let mask = lines - HOME as u32;
     // A home's index is a multiple of its size, so the low bits fall off with the mask.
-    [(hash as u32) & mask, ((hash >> 32) as u32) & mask]
+    let mask = lines - HOME as u32;
+    [hash as u32 & mask, hash.rotate_left(HASH_TURN) as u32 & mask]
 }
 
 /// A MAC address as a number, first byte lowest.
@@ -177,3 +180,206 @@ const _: () = assert!(INSTALL_MASK << INSTALL_SHIFT >> BITS_SHIFT == 0);
 const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 == 31);
 const _: () = assert!(SEEN | FIN | RST | OUTLIVED == (1 << RST_TIME_SHIFT) - 1);
 const _: () = assert!(HOME.is_power_of_two());
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::flow::{Flow, Rewrite};
+    use crate::key::FlowKey;
+
+    const HEADER: &str = include_str!("../../../bpf/line.h");
+
+    /// Every constant of this file under its name in the header.
+    fn constants() -> BTreeMap<String, u64> {
+        macro_rules! all {
+            ($($name:ident)*) => {
+                [$((concat!("LINE_", stringify!($name)).to_owned(), $name as u64)),*].into()
+            };
+        }
+        all!(WORDS BYTES HOME FREE CLAIMED LIVE STATE_MASK COUNT_SHIFT DST_SHIFT ETHERTYPE_SHIFT
+            MAC_MASK DPORT_SHIFT PROTOCOL_SHIFT INGRESS_SHIFT ZONE_SHIFT NUMBER_MASK PROTOCOL_L2
+            EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2
+            VLAN_SHIFT STAMP_SHIFT INSTALL_SHIFT INSTALL_MASK BITS_SHIFT SEEN FIN RST OUTLIVED
+            RST_TIME_SHIFT HASH_1 HASH_2 HASH_FOLD HASH_TURN)
+    }
+
+    fn number(text: &str) -> u64 {
+        let text = text.trim_end_matches("ULL");
+        match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).unwrap(),
+            None => text.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_header_has_the_same_numbers() {
+        let header: BTreeMap<String, u64> = HEADER
+            .lines()
+            .filter_map(|line| line.strip_prefix("#define "))
+            .filter(|define| !define.starts_with("line_inline "))
+            .map(|define| {
+                let mut words = define.split_whitespace();
+                (words.next().unwrap().to_owned(), number(words.next().unwrap()))
+            })
+            .collect();
+        assert_eq!(header, constants());
+        let ours = include_str!("layout.rs").lines().filter(|line| line.starts_with("pub const "));
+        assert_eq!(ours.filter(|line| !line.contains(" fn ")).count(), constants().len());
+    }
+
+    /// Numbers that look random: splitmix64.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(HASH_1);
+            let mut x = self.0;
+            x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^ x >> 31
+        }
+
+        fn bytes<const N: usize>(&mut self) -> [u8; N] {
+            std::array::from_fn(|_| self.next() as u8)
+        }
+    }
+
+    const SHIM: &str = r#"
+        #include <stdio.h>
+        #include <string.h>
+        #include "line.h"
+        struct question {
+            __u64 key, word4, word5, word6, word7;
+            __u32 src, dst, now, lines;
+            __u16 sport, dport, ethertype, ingress, zone, bits;
+            __u8 protocol, dst_mac[6], src_mac[6], spare[7];
+        };
+        _Static_assert(sizeof(struct question) == 88, "as the test writes it");
+        int main(void)
+        {
+            struct question q;
+            while (fread(&q, sizeof(q), 1, stdin) == 1) {
+                __u64 w1 = line_ipv4_word1(q.src, q.dst);
+                __u64 w2 = line_ipv4_word2(q.sport, q.dport, q.protocol, q.ingress, q.zone);
+                __u64 l1 = line_l2_word1(q.dst_mac, q.ethertype);
+                __u64 l2 = line_l2_word2(q.src_mac, q.ingress, q.zone);
+                __u64 hash = line_hash(w1, w2, q.key);
+                __u64 homes = line_home(hash, 0, q.lines) |
+                              (__u64)line_home(hash, 1, q.lines) << 32;
+                __u64 path = line_egress(q.word4) | line_segment(q.word4) << 12 |
+                             (__u64)line_vlan(q.word5) << 24 | (__u64)line_flags(q.word4) << 56;
+                __u64 answer[] = { w1, w2, l1, l2, hash, line_hash(l1, l2, q.key), homes, path,
+                                   line_stamp(q.word6), line_state(q.word4),
+                                   line_touched(q.word7, q.now, q.bits) };
+                if (fwrite(answer, sizeof(answer), 1, stdout) != 1)
+                    return 1;
+            }
+            return 0;
+        }"#;
+    const ANSWERS: usize = 11;
+
+    /// One question to the shim, and Rust's answers to it.
+    fn ask(random: &mut Random) -> (Vec<u8>, [u64; ANSWERS]) {
+        let (key, word4, word5, word6, word7) =
+            (random.next(), random.next(), random.next(), random.next(), random.next());
+        let (src, dst) = (random.bytes::<4>(), random.bytes::<4>());
+        // Now and then within reach of word 7's time, or of its wrap.
+        let now = (word7 as u32).wrapping_add((random.next() as i8) as u32);
+        let lines = 1u32 << (2 + random.next() % 24);
+        let [sport, dport, ethertype, bits] = std::array::from_fn(|_| random.next() as u16);
+        let (ingress, zone) = (random.next() as u16 & 0xfff, random.next() as u16 & 0xfff);
+        let protocol = (random.next() % 255) as u8;
+        let (dst_mac, src_mac) = (random.bytes::<6>(), random.bytes::<6>());
+
+        let mut question = Vec::with_capacity(88);
+        question.extend([key, word4, word5, word6, word7].map(u64::to_ne_bytes).as_flattened());
+        question.extend([src, dst, now.to_ne_bytes(), lines.to_ne_bytes()].as_flattened());
+        question.extend([sport, dport, ethertype].map(u16::to_be_bytes).as_flattened());
+        question.extend([ingress, zone, bits].map(u16::to_ne_bytes).as_flattened());
+        question.push(protocol);
+        question.extend([dst_mac, src_mac].as_flattened());
+        question.resize(88, 0);
+
+        let ipv4 = FlowKey::ipv4(src, dst, sport, dport, protocol, ingress, zone);
+        let l2 = FlowKey::l2(dst_mac, src_mac, ethertype, ingress, zone);
+        let hash_of = hash(ipv4.word1, ipv4.word2, key);
+        let [home, other] = homes(hash_of, lines);
+        let flow = Flow { index: 0, words: [0, 0, 0, 0, word4, word5, word6, word7] };
+        let path = u64::from(flow.egress())
+            | u64::from(flow.segment()) << 12
+            | u64::from(flow.vlan()) << 24
+            | u64::from(flow.flags()) << 56;
+        let later = now.wrapping_sub(word7 as u32) as i32 > 0;
+        let touched = word7 >> 32 << 32
+            | u64::from(if later { now } else { word7 as u32 })
+            | u64::from(bits) << BITS_SHIFT;
+        let answers = [
+            ipv4.word1,
+            ipv4.word2,
+            l2.word1,
+            l2.word2,
+            hash_of,
+            hash(l2.word1, l2.word2, key),
+            u64::from(home) | u64::from(other) << 32,
+            path,
+            u64::from(flow.stamp()),
+            state(word4),
+            touched,
+        ];
+        (question, answers)
+    }
+
+    #[test]
+    fn c_and_rust_make_the_same_of_150_000_random_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, binary) = (folder.path().join("shim.c"), folder.path().join("shim"));
+        std::fs::write(&source, SHIM).unwrap();
+        let built = Command::new("cc")
+            .args(["-O2", "-Wall", "-Wextra", "-Werror", "-I"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bpf"))
+            .args([source.as_os_str(), "-o".as_ref(), binary.as_os_str()])
+            .status()
+            .expect("a C compiler is needed: apt-get install gcc libc6-dev");
+        assert!(built.success());
+
+        let mut random = Random(2);
+        let (questions, expected): (Vec<_>, Vec<_>) =
+            (0..150_000).map(|_| ask(&mut random)).unzip();
+        let file = folder.path().join("questions");
+        std::fs::write(&file, questions.concat()).unwrap();
+        let asked = Command::new(&binary)
+            .stdin(std::fs::File::open(&file).unwrap())
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(asked.status.success());
+        let (words, rest) = asked.stdout.as_chunks::<8>();
+        assert!(rest.is_empty());
+        let answers: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        assert_eq!(answers.len(), expected.len() * ANSWERS);
+        for (answer, expected) in answers.chunks(ANSWERS).zip(&expected) {
+            assert_eq!(answer, expected);
+        }
+    }
+
+    #[test]
+    fn a_written_line_lies_as_the_header_says() {
+        let rewrite = Rewrite {
+            source: [1, 2, 3, 4],
+            destination: [5, 6, 7, 8],
+            source_port: 0x0102,
+            destination_port: 0x0304,
+            egress: 0xabc,
+            segment: 0xdef,
+            vlan: 0x123,
+            destination_mac: [1, 2, 3, 4, 5, 6],
+            flags: PATH_KNOWN | REWRITES,
+            ..Rewrite::default()
+        };
+        let words = rewrite.words(false);
+        assert_eq!(words, [0x0807_0605_0403_0201, 0x05de_fabc_0403_0201, 0x0123_0605_0403_0201]);
+    }
+}

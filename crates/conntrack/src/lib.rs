@@ -38,6 +38,8 @@ mod install;
 mod key;
 pub mod layout;
 mod line;
+#[cfg(loom)]
+mod model;
 mod prefetch;
 mod sweep;
 mod sync;

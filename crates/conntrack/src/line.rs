@@ -4,20 +4,20 @@
 //! publishing ones:
 //!
 //! ```text
-//!        claim (CAS)          publish (store)        free (CAS)
-//! FREE ─────────────▶ CLAIMED ──────────────▶ LIVE ────────────▶ FREE
-//!                        │ give_up (store)    │  ▲
-//!                        ▼                    ▼  │ publish
-//!                       FREE                  HELD     hold (CAS)
+//!         claim (CAS)            publish (store)
+//! FREE ───────────────▶ CLAIMED ─────────────────▶ LIVE ──▶ FREE
+//!   ▲                    │   ▲                      │   free (CAS)
+//!   └────────────────────┘   └──────────────────────┘
+//!      give_up (store)          claim_live (CAS)
 //! ```
 //!
-//! Who claimed or holds a line is its only writer until it publishes. Word 7 alone is written by
+//! Who claimed a line is its only writer until it publishes. Word 7 alone is written by
 //! everybody, by compare-and-swap.
 
 use crate::flow::Flow;
 use crate::key::FlowKey;
 use crate::layout::{
-    BITS_SHIFT, CLAIMED, FREE, HELD, LIVE, WORDS, count, install_count, state, word0, word7,
+    BITS_SHIFT, CLAIMED, FREE, LIVE, WORDS, count, install_count, state, word0, word7,
 };
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Line>() == crate::layout::BYTES && align_of::<Li
 pub(crate) enum Glance {
     /// Nobody's.
     Free,
-    /// Claimed, held, or changed while it was read: look again.
+    /// Claimed, or changed while it was read: look again.
     Passing,
     /// A flow's.
     Live(Flow),
@@ -40,13 +40,14 @@ pub(crate) enum Glance {
 
 /// How a line stands to a key that somebody wants to install.
 pub(crate) enum Holding {
-    /// It does not hold the key.
+    /// Not at all.
     Not,
-    /// An installer wants to put the key there (or has not yet overwritten an old key).
+    /// It holds the key and is being written: by another installer of the key, or to get a new
+    /// path. (Or this is what the last owner left, and about to be overwritten.)
     Claimed,
-    /// It holds the key and is about to be live (again).
+    /// It held the key, but changed while it was read: look again.
     Passing,
-    /// It holds the key.
+    /// It is live with the key.
     Live(Flow),
 }
 
@@ -119,28 +120,27 @@ impl Line {
             return Holding::Not;
         }
         match state(word0) {
-            CLAIMED => Holding::Claimed,
             LIVE => self.finish_read(word0, index).map_or(Holding::Passing, Holding::Live),
-            _ => Holding::Passing,
+            _ => Holding::Claimed,
         }
     }
 
     /// Claims the free line whose word 0 is `free`; gives the count of the claim.
     pub(crate) fn claim(&self, free: u64) -> Option<u64> {
         debug_assert_eq!(state(free), FREE);
-        self.begin(free, CLAIMED)
+        self.begin(free)
     }
 
-    /// Takes the live line that `flow` was read from out of the readers' sight, so that words 3
-    /// to 6 can change; gives the count of the hold.
-    pub(crate) fn hold(&self, flow: &Flow) -> Option<u64> {
-        self.begin(flow.words[0], HELD)
+    /// Claims the live line that `flow` was read from, so that words 3 to 6 can change; gives the
+    /// count of the claim. Its key stays taken: installers wait for a claimed line with their key.
+    pub(crate) fn claim_live(&self, flow: &Flow) -> Option<u64> {
+        self.begin(flow.words[0])
     }
 
-    /// Makes word 0 of `from` one of `state` with the next count, before any other store.
-    fn begin(&self, from: u64, state: u64) -> Option<u64> {
+    /// Makes word 0 from `from` a claim with the next count, before any other store.
+    fn begin(&self, from: u64) -> Option<u64> {
         let count = count(from) + 1;
-        let to = word0(count, state);
+        let to = word0(count, CLAIMED);
         self.0[0].compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         // No later store may be seen by a reader that still sees the old word 0.
         fence(Ordering::Release);
@@ -153,7 +153,7 @@ impl Line {
         self.0[2].store(key.word2, Ordering::Relaxed);
     }
 
-    /// Writes words 3 to 6 of a claimed or held line.
+    /// Writes words 3 to 6 of a claimed line.
     pub(crate) fn write_rest(&self, rewrite: [u64; 3], word6: u64) {
         let [word3, word4, word5] = rewrite;
         for (word, value) in [(3, word3), (4, word4), (5, word5), (6, word6)] {
@@ -163,11 +163,14 @@ impl Line {
 
     /// Begins word 7 anew, for the claim of this count. Who still wants to touch the line's last
     /// owner compares with another count and fails.
+    ///
+    /// A swap and not a store: a store would do, but loom then lets a compare-and-swap that came
+    /// before it take effect after it.
     pub(crate) fn write_word7(&self, now: u32, count: u64, bits: u16) {
-        self.0[7].store(word7(now, count, bits), Ordering::Relaxed);
+        self.0[7].swap(word7(now, count, bits), Ordering::Relaxed);
     }
 
-    /// Lets readers see what was written since the claim or hold of this count.
+    /// Lets readers see what was written since the claim of this count.
     pub(crate) fn publish(&self, count: u64) {
         self.0[0].store(word0(count, LIVE), Ordering::Release);
     }

@@ -65,8 +65,8 @@ pub struct Cursor {
     next: u32,
     pass_began: u32,
     last_pass_began: u32,
+    live_so_far: u32,
     live: u32,
-    live_last_pass: u32,
 }
 
 impl Cursor {
@@ -84,8 +84,8 @@ impl Cursor {
             next: first,
             pass_began: now,
             last_pass_began: now,
+            live_so_far: 0,
             live: 0,
-            live_last_pass: 0,
         }
     }
 
@@ -94,7 +94,7 @@ impl Cursor {
     /// This is how full the table is: a counter that every install writes would be the one word
     /// all workers fight for.
     pub fn live(&self) -> u32 {
-        self.live_last_pass
+        self.live
     }
 
     fn advance(&mut self, now: u32) {
@@ -103,7 +103,7 @@ impl Cursor {
             self.next = self.first;
             self.last_pass_began = self.pass_began;
             self.pass_began = now;
-            self.live_last_pass = std::mem::take(&mut self.live);
+            self.live = std::mem::take(&mut self.live_so_far);
         }
     }
 }
@@ -143,7 +143,7 @@ pub struct Swept {
 pub struct Adopted {
     /// Connections that live on.
     pub connections: u32,
-    /// Lines freed that the last daemon had claimed or held.
+    /// Lines freed that the last daemon had claimed.
     pub unfinished: u32,
     /// Lines freed whose other direction was gone.
     pub halves: u32,
@@ -178,7 +178,7 @@ impl Table {
             let index = cursor.next;
             let since = cursor.last_pass_began;
             if let Glance::Live(flow) = self.lines[index as usize].glance(index) {
-                cursor.live += 1;
+                cursor.live_so_far += 1;
                 self.sweep_one(&flow, since, now, timeouts, &mut event, &mut swept);
             }
             cursor.advance(now);
@@ -252,7 +252,7 @@ impl Table {
     /// A line it was writing becomes free, and so does one whose other direction is gone.
     pub fn adopt(&self) -> Adopted {
         let mut adopted = Adopted::default();
-        for line in &*self.lines {
+        for line in self.lines.iter() {
             let word0 = line.word0();
             if !matches!(crate::layout::state(word0), crate::layout::FREE | crate::layout::LIVE) {
                 adopted.unfinished += u32::from(line.free(word0));

@@ -4,18 +4,20 @@
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use crate::model::AtomicU64;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{Ordering, fence};
 
 /// How often one waits for another thread's line to leave a passing state before giving up.
 ///
-/// Such a state lasts a dozen stores. Only a holder that lost its processor takes longer, and
+/// Such a state lasts a dozen stores. Only a writer that lost its processor takes longer, and
 /// nobody should stand still for that: 10,000 pauses are a few hundred microseconds.
 #[cfg(not(loom))]
 pub(crate) const PATIENCE: u32 = 10_000;
 
-/// Under loom a pause lets every other thread run, so that few are enough.
+/// Under loom a pause lets the other thread run, and comes back early only after a preemption.
 #[cfg(loom)]
-pub(crate) const PATIENCE: u32 = 20;
+pub(crate) const PATIENCE: u32 = 8;
 
 /// Waits a moment without a system call.
 pub(crate) fn pause() {
