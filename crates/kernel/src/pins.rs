@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use libbpf_rs::libbpf_sys;
 
@@ -23,6 +24,8 @@ use crate::error::{Doing as _, Error};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const RUN: &str = "/run/trunkline";
+/// How long to wait for a process to end.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// linux/magic.h
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -54,17 +57,23 @@ pub(crate) fn check_node(node: &str) -> Result<(), Error> {
 }
 
 impl Lock {
-    /// Takes the node's lock, or says who has it.
+    /// Takes the node's lock, or says who has it: a process that was just killed has it a little
+    /// longer, while its memory is taken apart.
     pub(crate) fn take(node: &str) -> Result<Self, Error> {
         let path = Path::new(RUN).join(format!("{node}.lock"));
         let doing = || format!("cannot lock {}", path.display());
         fs::create_dir_all(RUN).doing(doing)?;
+        let start = Instant::now();
         loop {
             let mut options = OpenOptions::new();
             let open = options.read(true).write(true).create(true).truncate(false).open(&path);
             let mut file = open.doing(doing)?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(PATIENCE / 100);
+                    continue;
+                }
                 Err(fs::TryLockError::WouldBlock) => {
                     return Err(Error::Running { node: node.to_owned(), pid: holder(&mut file) });
                 }
@@ -267,8 +276,13 @@ mod tests {
                 "node {node} is run by process {pid} already: stop it first, or say another --node"
             )
         );
-        drop(lock);
+        // One that is just ending is waited for.
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(PATIENCE / 10);
+            drop(lock);
+        });
         Lock::take(&node).unwrap().remove();
+        ending.join().unwrap();
         assert!(!Path::new(RUN).join(format!("{node}.lock")).exists());
     }
 }
