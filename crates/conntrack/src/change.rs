@@ -146,3 +146,100 @@ impl Table {
         revoked.missed += u32::from(state(self.lines[index as usize].word0()) == LIVE);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::layout::{FIN, SEEN};
+    use crate::{FlowKey, Installed, NewLine};
+
+    fn key(ingress: u16) -> FlowKey {
+        FlowKey::ipv4([10, 0, 0, 3], [10, 0, 0, 4], 1, 2, 6, ingress, 1)
+    }
+
+    fn open(table: &Table, ingress: u16, egress: u16) -> (Flow, Flow) {
+        let line = |ingress, egress| NewLine {
+            key: key(ingress),
+            rewrite: Rewrite::bridged([0; 6], [egress as u8; 6], egress, 100, 0),
+        };
+        match table.install(&line(ingress, egress), &line(egress, ingress), 5, 60) {
+            Ok(Installed::New { original, reply }) => (original, reply),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn find(table: &Table, ingress: u16) -> Option<Flow> {
+        table.find(key(ingress), table.hash(key(ingress)))
+    }
+
+    #[test]
+    fn a_new_path_keeps_what_is_not_of_the_path() {
+        let table = Table::in_memory(64, 1);
+        let (_, reply) = open(&table, 1, 2);
+        table.touch(&reply, 61, FIN);
+        let path = Rewrite::bridged([0; 6], [7; 6], 3, 101, 102);
+        let changed = table.set_path(&find(&table, 2).unwrap(), &path, 6).unwrap();
+        assert_eq!(find(&table, 2), Some(changed));
+        assert_eq!((changed.egress(), changed.segment(), changed.vlan()), (3, 101, 102));
+        assert_eq!((changed.stamp(), changed.partner()), (6, reply.partner()));
+        assert_eq!((changed.last_seen(), changed.bits()), (61, SEEN | FIN));
+        assert!(changed.is_reply());
+    }
+
+    #[test]
+    fn a_path_for_what_was_read_before_another_change_is_not_taken() {
+        let table = Table::in_memory(64, 1);
+        let (old, _) = open(&table, 1, 2);
+        let path = Rewrite::bridged([0; 6], [7; 6], 3, 101, 102);
+        let changed = table.set_path(&old, &path, 6).unwrap();
+        assert!(table.set_path(&old, &Rewrite::default(), 7).is_none());
+        assert_eq!(find(&table, 1), Some(changed));
+        // Yet the handle is good for what concerns the flow and not its path.
+        table.touch(&old, 70, 0);
+        assert_eq!(find(&table, 1).unwrap().last_seen(), 70);
+        assert!(table.remove(&old));
+    }
+
+    #[test]
+    fn removing_either_direction_removes_both_once() {
+        for by_reply in [false, true] {
+            let table = Table::in_memory(64, 1);
+            let (original, reply) = open(&table, 1, 2);
+            let (one, other) = if by_reply { (reply, original) } else { (original, reply) };
+            assert!(table.remove(&one));
+            assert!(!table.remove(&one) && !table.remove(&other));
+            assert_eq!(table.occupancy().live, 0);
+        }
+    }
+
+    #[test]
+    fn a_pass_marks_just_the_lines_it_concerns() {
+        let table = Table::in_memory(64, 1);
+        open(&table, 1, 2);
+        open(&table, 3, 4);
+        let revoked = table.revoke(|flow| match flow.egress() {
+            1 => Mark::ForgetPath,
+            2 => Mark::AskAgain,
+            _ => Mark::Keep,
+        });
+        assert_eq!(revoked, Revoked { marked: 2, removed: 0, missed: 0 });
+        let [back, there, other] = [2, 1, 3].map(|ingress| find(&table, ingress).unwrap());
+        assert_eq!((back.path_known(), back.stamp(), back.is_reply()), (false, 5, true));
+        assert_eq!((there.path_known(), there.stamp()), (true, 0));
+        assert_eq!((other.path_known(), other.stamp()), (true, 5));
+    }
+
+    #[test]
+    fn a_pass_that_removes_counts_connections() {
+        let table = Table::in_memory(64, 1);
+        open(&table, 1, 2);
+        open(&table, 3, 4);
+        let mut asked = 0;
+        let revoked = table.revoke(|flow| {
+            asked += 1;
+            if flow.key().ingress() < 3 { Mark::Remove } else { Mark::Keep }
+        });
+        assert_eq!(revoked, Revoked { marked: 0, removed: 1, missed: 0 });
+        assert_eq!((asked, table.occupancy().live), (3, 2));
+    }
+}

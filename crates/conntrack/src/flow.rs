@@ -87,7 +87,7 @@ impl Rewrite {
 /// It also names the line it was read from, as it was at that moment; whatever is asked of the
 /// table with it ([`crate::Table::touch`], [`crate::Table::remove`], …) does nothing if the line
 /// is no longer this flow's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
     pub(crate) index: u32,
     pub(crate) words: [u64; WORDS],

@@ -284,3 +284,110 @@ impl Table {
         Contest::Won
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::layout::{L2, PATH_KNOWN};
+
+    fn key(ingress: u16) -> FlowKey {
+        FlowKey::ipv4([10, 0, 0, 3], [8, 8, 8, 8], 40000, 53, 17, ingress, 1)
+    }
+
+    fn line(key: FlowKey) -> NewLine {
+        NewLine { key, rewrite: Rewrite::bridged([0; 6], [2; 6], 9, 100, 0) }
+    }
+
+    fn new(table: &Table, original: FlowKey, reply: FlowKey) -> (Flow, Flow) {
+        match table.install(&line(original), &line(reply), 5, 60) {
+            Ok(Installed::New { original, reply }) => (original, reply),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn both_directions_are_live_and_know_each_other() {
+        let table = Table::in_memory(64, 1);
+        let (original, reply) = new(&table, key(1), key(2));
+        assert_eq!(table.find(key(1), table.hash(key(1))), Some(original));
+        assert_eq!(table.find(key(2), table.hash(key(2))), Some(reply));
+        assert_eq!((original.partner(), reply.partner()), (reply.index(), original.index()));
+        assert_eq!((original.is_reply(), reply.is_reply()), (false, true));
+        assert_eq!((original.bits(), reply.bits()), (SEEN, 0));
+        assert_eq!((original.stamp(), original.last_seen()), (5, 60));
+    }
+
+    #[test]
+    fn the_table_sets_the_flags_that_follow_from_the_key() {
+        let table = Table::in_memory(64, 1);
+        let bridged = FlowKey::l2([2; 6], [4; 6], 0x86dd, 1, 100);
+        let (original, reply) = new(&table, bridged, FlowKey::l2([4; 6], [2; 6], 0x86dd, 9, 100));
+        assert_eq!(original.flags(), PATH_KNOWN | L2);
+        assert_eq!(reply.flags(), PATH_KNOWN | L2 | REPLY);
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_used_whichever_end_asks() {
+        let table = Table::in_memory(64, 1);
+        let (original, reply) = new(&table, key(1), key(2));
+        for (asked, there) in [(key(1), original), (key(2), reply)] {
+            let outcome = table.install(&line(asked), &line(key(3)), 6, 61);
+            assert!(matches!(outcome, Ok(Installed::Existing(flow)) if flow == there));
+        }
+        assert_eq!(table.occupancy(), crate::Occupancy { lines: 64, live: 2, passing: 0 });
+    }
+
+    #[test]
+    fn a_taken_reply_is_reported_and_nothing_is_left() {
+        let table = Table::in_memory(64, 1);
+        // Keys are claimed in their own order: try both.
+        let (original, reply) = new(&table, key(5), key(6));
+        for asker in [1, 9] {
+            for (taken, there) in [(key(5), original), (key(6), reply)] {
+                let outcome = table.install(&line(key(asker)), &line(taken), 6, 61);
+                assert!(matches!(outcome, Err(InstallError::ReplyTaken(flow)) if flow == there));
+                assert!(table.find(key(asker), table.hash(key(asker))).is_none());
+            }
+        }
+        assert_eq!(table.occupancy().live, 2);
+    }
+
+    #[test]
+    fn a_reply_like_its_own_request_counts_as_taken() {
+        let table = Table::in_memory(64, 1);
+        let outcome = table.install(&line(key(1)), &line(key(1)), 1, 1);
+        assert!(matches!(outcome, Err(InstallError::ReplyIsOriginal)));
+        assert_eq!(table.occupancy().live, 0);
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_leaves_no_half_connection() {
+        let table = Table::in_memory(8, 1);
+        let mut refused = 0;
+        for number in 1..200 {
+            // Odd and even, so that now the original's key, now the reply's finds no room.
+            let outcome = table.install(&line(key(number)), &line(key(4000 - number)), 1, 1);
+            match outcome {
+                Ok(_) => {}
+                Err(InstallError::Full) => refused += 1,
+                Err(why) => panic!("{why}"),
+            }
+            let occupancy = table.occupancy();
+            assert_eq!((occupancy.live % 2, occupancy.passing), (0, 0));
+        }
+        assert!(refused >= 195 && table.occupancy().live <= 8);
+    }
+
+    #[test]
+    fn who_stands_still_with_a_key_is_not_waited_for_for_ever() {
+        let table = Table::in_memory(64, 1);
+        let Ok(Taken::ByMe(stuck)) = table.take(key(1)) else { panic!("the table is empty") };
+        for (original, reply) in [(key(1), key(2)), (key(2), key(1))] {
+            let outcome = table.install(&line(original), &line(reply), 1, 1);
+            assert!(matches!(outcome, Err(InstallError::Contended)), "{outcome:?}");
+        }
+        assert_eq!(table.occupancy(), crate::Occupancy { lines: 64, live: 0, passing: 1 });
+        table.roll_back(Ok(Taken::ByMe(stuck)));
+        new(&table, key(1), key(2));
+    }
+}

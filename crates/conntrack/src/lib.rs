@@ -32,6 +32,7 @@
 //! ```
 #![deny(unsafe_code)] // allowed once, in prefetch.rs
 
+mod adopt;
 mod change;
 mod flow;
 mod install;
@@ -45,10 +46,11 @@ mod sweep;
 mod sync;
 mod table;
 
+pub use adopt::{Adopted, Occupancy};
 pub use change::{Mark, Revoked};
 pub use flow::{Flow, Rewrite};
 pub use install::{InstallError, Installed, NewLine};
 pub use key::FlowKey;
 pub use line::Line;
-pub use sweep::{Adopted, Cursor, Event, Occupancy, Swept, Timeouts};
+pub use sweep::{Cursor, Event, Swept, Timeouts};
 pub use table::Table;

@@ -138,28 +138,6 @@ pub struct Swept {
     pub halves: u32,
 }
 
-/// What [`Table::adopt`] found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Adopted {
-    /// Connections that live on.
-    pub connections: u32,
-    /// Lines freed that the last daemon had claimed.
-    pub unfinished: u32,
-    /// Lines freed whose other direction was gone.
-    pub halves: u32,
-}
-
-/// How full the table is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Occupancy {
-    /// Lines of the table.
-    pub lines: u32,
-    /// Live lines, two to a connection.
-    pub live: u32,
-    /// Lines somebody was just writing.
-    pub passing: u32,
-}
-
 impl Table {
     /// Looks at the next `lines` lines of the cursor's share: frees connections idle for longer
     /// than their timeout, reports those that had packets.
@@ -246,51 +224,166 @@ impl Table {
         };
         self.lines[original.index as usize].touch(original, original.last_seen(), bits);
     }
-
-    /// Takes over the lines a daemon left behind, however it ended, before anybody else writes.
-    ///
-    /// A line it was writing becomes free, and so does one whose other direction is gone.
-    pub fn adopt(&self) -> Adopted {
-        let mut adopted = Adopted::default();
-        for line in self.lines.iter() {
-            let word0 = line.word0();
-            if !matches!(crate::layout::state(word0), crate::layout::FREE | crate::layout::LIVE) {
-                adopted.unfinished += u32::from(line.free(word0));
-            }
-        }
-        let mut live = 0;
-        for index in 0..self.len() {
-            let Some(flow) = self.at(index) else { continue };
-            let partner = flow.partner();
-            let other = (partner < self.len()).then(|| self.at(partner)).flatten();
-            let is_whole = other.is_some_and(|other| {
-                other.partner() == index && index != partner && other.is_reply() != flow.is_reply()
-            });
-            if is_whole {
-                live += 1;
-            } else {
-                adopted.halves += u32::from(self.free(&flow));
-            }
-        }
-        adopted.connections = live / 2;
-        adopted
-    }
-
-    /// Counts the lines, all of them: for tests and the control thread. See [`Cursor::live`].
-    pub fn occupancy(&self) -> Occupancy {
-        let mut occupancy = Occupancy { lines: self.len(), ..Occupancy::default() };
-        for (line, index) in self.lines.iter().zip(0..) {
-            match line.glance(index) {
-                Glance::Free => {}
-                Glance::Live(_) => occupancy.live += 1,
-                Glance::Passing => occupancy.passing += 1,
-            }
-        }
-        occupancy
-    }
 }
 
 /// Seconds from `from` to `to`, negative if `to` is earlier: the clock's 32 bits may wrap.
 fn elapsed(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from) as i32
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{FlowKey, Installed, NewLine, Rewrite};
+
+    const BEGIN: u32 = 100_000;
+
+    fn key(protocol: u8, ingress: u16) -> FlowKey {
+        FlowKey::ipv4([10, 0, 0, 3], [10, 0, 0, 4], 1, 2, protocol, ingress, 1)
+    }
+
+    fn open(table: &Table, original: FlowKey, reply: FlowKey) -> (Flow, Flow) {
+        let line = |key| NewLine { key, rewrite: Rewrite::default() };
+        match table.install(&line(original), &line(reply), 5, BEGIN) {
+            Ok(Installed::New { original, reply }) => (original, reply),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A pass over the whole table; what it told.
+    fn pass(table: &Table, cursor: &mut Cursor, now: u32) -> (Swept, Vec<Event>) {
+        let mut events = Vec::new();
+        let swept =
+            table.sweep(cursor, table.len(), now, &Timeouts::default(), |event| events.push(event));
+        (swept, events)
+    }
+
+    /// How long the connection lives on after its last packet at `BEGIN + seen`.
+    fn lives_for(table: &Table, seen: u32) -> u32 {
+        let mut cursor = Cursor::new(table, 0, 1, BEGIN);
+        let mut now = BEGIN + seen;
+        while table.occupancy().live > 0 {
+            now += 1;
+            pass(table, &mut cursor, now);
+        }
+        now - BEGIN - seen - 1
+    }
+
+    #[test]
+    fn each_protocol_has_its_timeout() {
+        let l2 = |ingress| FlowKey::l2([2; 6], [4; 6], 0x86dd, ingress, 100);
+        for (original, reply, timeout) in [
+            (key(17, 1), key(17, 2), 300),
+            (key(1, 1), key(1, 2), 60),
+            (key(47, 1), key(47, 2), 300),
+            (l2(1), l2(2), 300),
+            (key(6, 1), key(6, 2), 240),
+        ] {
+            let table = Table::in_memory(64, 1);
+            open(&table, original, reply);
+            assert_eq!(lives_for(&table, 0), timeout, "{original:?}");
+        }
+    }
+
+    #[test]
+    fn tcp_lives_long_between_the_first_answer_and_a_fin() {
+        let table = Table::in_memory(64, 1);
+        let (_, reply) = open(&table, key(6, 1), key(6, 2));
+        table.touch(&reply, BEGIN + 5, 0);
+        assert_eq!(lives_for(&table, 5), 7440);
+
+        let (original, reply) = open(&table, key(6, 1), key(6, 2));
+        table.touch(&reply, BEGIN + 5, 0);
+        table.touch(&original, BEGIN + 5, FIN);
+        assert_eq!(lives_for(&table, 5), 240);
+    }
+
+    #[test]
+    fn one_direction_in_use_keeps_both_lines() {
+        let table = Table::in_memory(64, 1);
+        let (original, _) = open(&table, key(17, 1), key(17, 2));
+        table.touch(&original, BEGIN + 1000, 0);
+        let mut cursor = Cursor::new(&table, 0, 1, BEGIN);
+        assert_eq!(pass(&table, &mut cursor, BEGIN + 1300).0, Swept::default());
+        assert_eq!(pass(&table, &mut cursor, BEGIN + 1301).0, Swept { expired: 1, halves: 0 });
+        assert_eq!(table.occupancy().live, 0);
+    }
+
+    /// Resets the connection at 5 s; packets of either direction, or of both, go on until 30 s.
+    fn reset(goes_on: [bool; 2]) -> u32 {
+        let table = Table::in_memory(64, 1);
+        let (original, reply) = open(&table, key(6, 1), key(6, 2));
+        table.touch(&reply, BEGIN + 4, 0);
+        table.touch(&original, BEGIN + 5, RST);
+        let mut cursor = Cursor::new(&table, 0, 1, BEGIN);
+        for now in BEGIN + 6..=BEGIN + 30 {
+            for (flow, goes_on) in [original, reply].iter().zip(goes_on) {
+                if goes_on {
+                    table.touch(flow, now, 0);
+                }
+            }
+            pass(&table, &mut cursor, now);
+        }
+        lives_for(&table, 30)
+    }
+
+    #[test]
+    fn a_reset_shortens_the_life_unless_both_directions_outlive_it() {
+        assert_eq!(reset([false, false]), 240 - 25);
+        assert_eq!(reset([true, false]), 240);
+        assert_eq!(reset([false, true]), 240);
+        assert_eq!(reset([true, true]), 7440, "a blind RST");
+    }
+
+    #[test]
+    fn a_pass_reports_just_what_was_seen_since_the_last() {
+        let table = Table::in_memory(64, 1);
+        let (original, reply) = open(&table, key(17, 1), key(17, 2));
+        let mut cursor = Cursor::new(&table, 0, 1, BEGIN);
+        let seen = |events: &[Event]| -> Vec<u32> {
+            (events.iter())
+                .map(|event| match event {
+                    Event::Seen { flow, other } => {
+                        assert_eq!(flow.partner(), other.index());
+                        flow.index()
+                    }
+                    Event::Expired { .. } => panic!("{event:?}"),
+                })
+                .collect()
+        };
+        // The opener was; no answer was.
+        assert_eq!(seen(&pass(&table, &mut cursor, BEGIN + 1).1), [original.index()]);
+        assert_eq!(cursor.live(), 2);
+        table.touch(&reply, BEGIN + 2, 0);
+        pass(&table, &mut cursor, BEGIN + 3);
+        pass(&table, &mut cursor, BEGIN + 4);
+        assert!(seen(&pass(&table, &mut cursor, BEGIN + 5).1).is_empty());
+        table.touch(&reply, BEGIN + 6, 0);
+        assert_eq!(seen(&pass(&table, &mut cursor, BEGIN + 7).1), [reply.index()]);
+    }
+
+    #[test]
+    fn sweepers_share_the_table_without_gap_or_overlap() {
+        let table = Table::in_memory(64, 1);
+        let mut parts: Vec<_> = (0..3).map(|part| Cursor::new(&table, part, 3, 0)).collect();
+        assert_eq!(parts.first().map(|part| part.first), Some(0));
+        assert_eq!(parts.last().map(|part| part.end), Some(64));
+        assert!(parts.is_sorted_by(|one, next| one.end == next.first));
+        for part in &mut parts {
+            // More lines than the share has are not walked twice.
+            table.sweep(part, 1000, 1, &Timeouts::default(), |_| {});
+            assert_eq!(part.next, part.first);
+        }
+    }
+
+    #[test]
+    fn the_sweep_frees_a_line_whose_other_direction_is_gone() {
+        let table = Table::in_memory(64, 1);
+        let (original, _) = open(&table, key(6, 1), key(6, 2));
+        assert!(table.lines[original.index as usize].free(original.words[0]));
+        let mut cursor = Cursor::new(&table, 0, 1, BEGIN);
+        let (swept, events) = pass(&table, &mut cursor, BEGIN);
+        assert_eq!((swept, events.len()), (Swept { expired: 0, halves: 1 }, 0));
+        assert_eq!(table.occupancy().live, 0);
+    }
 }

@@ -129,3 +129,82 @@ impl std::fmt::Debug for Table {
         f.debug_struct("Table").field("lines", &self.lines.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::layout::{FIN, RST};
+    use crate::{Installed, NewLine, Rewrite};
+
+    const KEY: FlowKey = FlowKey::ipv4([10, 0, 0, 3], [8, 8, 8, 8], 40000, 53, 17, 7, 1);
+
+    fn table_with_key(seen: u32) -> (Table, Flow) {
+        let table = Table::in_memory(64, 1);
+        let line = |key| NewLine { key, rewrite: Rewrite::default() };
+        let installed = table.install(&line(KEY), &line(KEY.reversed(2, 0)), 5, seen).unwrap();
+        let Installed::New { original, .. } = installed else { panic!("{installed:?}") };
+        (table, original)
+    }
+
+    fn found(table: &Table) -> Flow {
+        table.find(KEY, table.hash(KEY)).unwrap()
+    }
+
+    #[test]
+    fn the_default_of_250_000_connections_takes_64_megabytes() {
+        assert_eq!(Table::lines_for(250_000), 1 << 20);
+        assert_eq!(Table::lines_for(251_658), 1 << 20);
+        assert_eq!(Table::lines_for(251_659), 1 << 21);
+        assert_eq!(Table::lines_for(1_000_000), 1 << 22);
+        assert_eq!(Table::lines_for(0), HOME);
+    }
+
+    #[test]
+    fn a_smallest_table_has_one_home_and_works() {
+        let table = Table::in_memory(Table::lines_for(1), 1);
+        let line = |key| NewLine { key, rewrite: Rewrite::default() };
+        for ingress in [1, 2] {
+            let key = KEY.from_ingress(ingress);
+            table.install(&line(key), &line(key.reversed(9, ingress)), 1, 1).unwrap();
+        }
+        assert_eq!(table.occupancy().live, 4);
+    }
+
+    #[test]
+    fn a_flow_is_found_by_its_own_ingress_alone() {
+        let (table, original) = table_with_key(1);
+        assert_eq!(found(&table), original);
+        let elsewhere = KEY.from_ingress(8);
+        assert!(table.find(elsewhere, table.hash(elsewhere)).is_none());
+    }
+
+    #[test]
+    fn a_touch_moves_the_time_forward_and_never_back() {
+        let (table, flow) = table_with_key(u32::MAX);
+        table.touch(&flow, 3, 0);
+        assert_eq!(found(&table).last_seen(), 3, "past the wrap");
+        table.touch(&found(&table), 2, 0);
+        assert_eq!(found(&table).last_seen(), 3);
+    }
+
+    #[test]
+    fn a_touch_with_an_old_copy_loses_nobodys_bits() {
+        let (table, flow) = table_with_key(1);
+        table.touch(&flow, 1, FIN);
+        table.touch(&flow, 2, RST);
+        assert_eq!(found(&table).bits(), SEEN | FIN | RST);
+        assert_eq!(found(&table).last_seen(), 2);
+    }
+
+    #[test]
+    fn a_touch_of_a_removed_flow_does_not_reach_the_next_in_its_line() {
+        let (table, flow) = table_with_key(1);
+        assert!(table.remove(&flow));
+        let line = |key| NewLine { key, rewrite: Rewrite::default() };
+        table.install(&line(KEY), &line(KEY.reversed(2, 0)), 6, 2).unwrap();
+        let next = found(&table);
+        assert_eq!(next.index(), flow.index(), "else the test shows nothing");
+        table.touch(&flow, 3, FIN);
+        assert_eq!(found(&table), next);
+    }
+}

@@ -1,4 +1,5 @@
 //! How full a table may be before it refuses connections.
+#![allow(clippy::unwrap_used)] // tests
 
 use conntrack::{FlowKey, InstallError, NewLine, Rewrite, Table};
 

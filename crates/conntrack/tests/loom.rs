@@ -3,6 +3,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p conntrack --test loom --release`. The tables have one
 //! home, so that whoever can meet does meet.
 #![cfg(loom)]
+#![allow(clippy::unwrap_used)] // tests
 
 use conntrack::{Flow, FlowKey, InstallError, Installed, NewLine, Rewrite, Table, layout};
 use loom::sync::Arc;
