@@ -70,7 +70,7 @@ impl Table {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Flow, FlowKey, Installed, NewLine, Rewrite};

@@ -147,7 +147,7 @@ impl Table {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::layout::{FIN, SEEN};
@@ -210,6 +210,21 @@ mod tests {
             assert!(!table.remove(&one) && !table.remove(&other));
             assert_eq!(table.occupancy().live, 0);
         }
+    }
+
+    #[test]
+    fn nothing_is_removed_while_a_thread_stands_still_with_one_of_the_lines() {
+        let table = Table::in_memory(64, 1);
+        let (original, reply) = open(&table, 1, 2);
+        for stuck in [original, reply] {
+            let stuck = table.at(stuck.index()).unwrap();
+            let line = &table.lines[stuck.index as usize];
+            let count = line.claim_live(&stuck).unwrap();
+            assert!(!table.remove(&original) && !table.remove(&reply));
+            line.publish(count);
+            assert_eq!(table.occupancy().live, 2);
+        }
+        assert!(table.remove(&original));
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl std::fmt::Debug for Flow {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::layout::{NEXT_HOP, REWRITES};

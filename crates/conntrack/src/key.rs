@@ -195,7 +195,7 @@ const fn where_from(protocol: u8, ingress: u16, zone: u16) -> u64 {
         | (zone as u64 & NUMBER_MASK) << ZONE_SHIFT
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -181,7 +181,7 @@ const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 == 31);
 const _: () = assert!(SEEN | FIN | RST | OUTLIVED == (1 << RST_TIME_SHIFT) - 1);
 const _: () = assert!(HOME.is_power_of_two());
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::process::{Command, Stdio};

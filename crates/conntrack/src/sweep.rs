@@ -231,7 +231,7 @@ fn elapsed(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from) as i32
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{FlowKey, Installed, NewLine, Rewrite};

@@ -130,7 +130,7 @@ impl std::fmt::Debug for Table {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::layout::{FIN, RST};

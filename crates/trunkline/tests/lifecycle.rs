@@ -103,7 +103,7 @@ fn ten_kills_and_starts_leave_nothing_stale_and_the_host_hardly_notices() {
         lab.pings("vm1", "10.0.0.7");
         let links = lab.run("left", "ip", &["-o", "link"]).lines().count();
         let pins = pins("left");
-        settles(|| programs(&lab), 2 * PROGRAMS);
+        let mut maps = vec![counters("left")];
         for round in 0..10 {
             let ping = ["-n", "-i", "0.01", "-c", "300", "-W", "1", "91.207.15.1"];
             let mut ping = lab.start("left", "ping", &ping);
@@ -117,24 +117,44 @@ fn ten_kills_and_starts_leave_nothing_stale_and_the_host_hardly_notices() {
                 "hook {hook}, round {round}: {sent} sent, {answered} back"
             );
             lab.pings("vm1", "10.0.0.7");
+            maps.push(counters("left"));
         }
         assert_eq!(lab.run("left", "ip", &["-o", "link"]).lines().count(), links);
         assert_eq!(self::pins("left"), pins);
         let log = lab.log("left");
         assert!(!log.contains("ERROR"), "{log}");
         // Those of earlier runs are freed a moment after the last link let go of them.
-        settles(|| programs(&lab), 2 * PROGRAMS);
+        let last = maps.pop().unwrap();
+        settles(|| programs(last), PROGRAMS);
+        for map in maps {
+            settles(|| programs(map), 0);
+        }
     }
 }
 
 /// Programs a node loads: forward as XDP and as tc, punt, deliver.
 const PROGRAMS: usize = 4;
 
-/// Our programs in the kernel, those of both nodes.
-fn programs(lab: &Lab) -> usize {
-    let all = lab.run("left", "bpftool", &["prog", "list"]);
-    let ours = ["name forward_xdp", "name forward_tc", "name deliver", "name punt"];
-    all.lines().filter(|line| ours.iter().any(|name| line.contains(name))).count()
+/// Asks bpftool, which sees the whole machine.
+fn bpftool(arguments: &[&str]) -> serde_json::Value {
+    let output = std::process::Command::new("bpftool").arg("-j").args(arguments).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The map of counters of a node, by its number in the kernel: every program uses it, and each start
+/// makes a new one.
+fn counters(node: &str) -> u64 {
+    let path = format!("/sys/fs/bpf/trunkline/{node}/counters");
+    bpftool(&["map", "show", "pinned", &path])["id"].as_u64().unwrap()
+}
+
+/// Programs in the kernel that use this map.
+fn programs(map: u64) -> usize {
+    let all = bpftool(&["prog", "list"]);
+    let uses = |program: &&serde_json::Value| {
+        program["map_ids"].as_array().is_some_and(|maps| maps.iter().any(|id| *id == map))
+    };
+    all.as_array().unwrap().iter().filter(uses).count()
 }
 
 fn settles(mut count: impl FnMut() -> usize, expected: usize) {
@@ -162,8 +182,11 @@ fn nic_settings_stay_without_a_daemon_and_detach_puts_them_back() {
         let running = nic(&lab);
         assert_eq!(running[0], "true", "hook {hook}: the trunk is promiscuous");
         assert!(running.iter().any(|line| line.starts_with("rx-vlan-offload: off")), "{running:?}");
+        let map = counters("left");
+        assert_eq!(programs(map), PROGRAMS, "hook {hook}");
         kill_daemon(&lab, "left");
         assert_eq!(nic(&lab), running, "hook {hook}: after SIGKILL");
+        assert_eq!(programs(map), PROGRAMS, "hook {hook}: after SIGKILL");
         let said = lab.run("left", env!("CARGO_BIN_EXE_trunkline"), &["detach", "--node", "left"]);
         assert!(said.contains("eth0"), "{said}");
         let after = nic(&lab);
@@ -174,7 +197,7 @@ fn nic_settings_stay_without_a_daemon_and_detach_puts_them_back() {
             assert!(!links.contains(ours), "{links}");
         }
         assert!(!std::path::Path::new("/sys/fs/bpf/trunkline/left").exists());
-        settles(|| programs(&lab), PROGRAMS);
+        settles(|| programs(map), 0);
         lab.restart("left");
         assert_eq!(nic(&lab), running, "hook {hook}: after the next start");
     }

@@ -8,18 +8,36 @@ pub mod run;
 pub mod wire;
 pub mod worker;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use libbpf_rs::libbpf_sys;
 
 use kernel::{Interface, Kernel, PortEntry, PortKind, Settings, detach_all};
 
+thread_local! {
+    static TURN: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// One test at a time, to the end of its thread: the queues of the CPUs are everybody's, and bulk
+/// traffic in one namespace loses another's packets.
+fn take_turn() {
+    static TESTS: Mutex<()> = Mutex::new(());
+    TURN.with_borrow_mut(|turn| {
+        if turn.is_none() {
+            *turn = Some(TESTS.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    });
+}
+
 /// Puts the calling thread into a new network namespace, which ends with the thread.
 pub fn enter_netns() {
+    take_turn();
     // SAFETY: takes and changes nothing.
     let uid = unsafe { libc::geteuid() };
     assert_eq!(uid, 0, "this test needs root: run `cargo test` as root");

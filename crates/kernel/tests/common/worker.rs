@@ -27,13 +27,14 @@ impl Worker {
         let umem = Umem::new(&UmemConfig { frames: 16384, ..UmemConfig::default() }).unwrap();
         let config = SocketConfig { mode: Mode::Copy, generic, ..SocketConfig::default() };
         let mut socket = Socket::open(umem, ifindex, 0, &config).unwrap();
+        let mut pool = umem.pool();
+        // Before the first frame comes, or it would find no room.
+        socket.refill(&mut pool);
         kernel.set_socket(slot, socket.as_fd()).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let mut pool = umem.pool();
             let (mut batch, mut packet) = (Vec::with_capacity(64), Vec::new());
-            socket.refill(&mut pool);
             while !stopped.load(Relaxed) {
                 socket.reclaim(&mut pool);
                 if socket.receive(64, &mut batch) == 0 {
