@@ -64,7 +64,8 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = patiently(|| api::listen(&model.control_socket)).await?;
     let socket = model.control_socket.clone();
-    let (mut node, mut watch) = start::start(flags, model).await?;
+    let started = start::start(flags, model).await;
+    let (mut node, mut watch) = started.inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
     let (questions, mut asked) = mpsc::channel(QUESTIONS);
     let server = tokio::spawn(api::serve(listener, questions));
     let wake = UnixDatagram::from_std(node.workers.wake.try_clone()?)?;
