@@ -99,25 +99,25 @@ fn prefetched(table: &Table, batch: &[FlowKey]) -> u64 {
     sum
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(args = ENTRIES, sample_count = 1000, sample_size = 32)]
 fn hit_one_at_a_time(bencher: Bencher<'_, '_>, entries: u32) {
     let (table, keys) = filled(entries);
     each_batch(bencher, keys, |batch| one_at_a_time(table, batch));
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(args = ENTRIES, sample_count = 1000, sample_size = 32)]
 fn hit_prefetched(bencher: Bencher<'_, '_>, entries: u32) {
     let (table, keys) = filled(entries);
     each_batch(bencher, keys, |batch| prefetched(table, batch));
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(args = ENTRIES, sample_count = 1000, sample_size = 32)]
 fn miss_one_at_a_time(bencher: Bencher<'_, '_>, entries: u32) {
     let (table, _) = filled(entries);
     each_batch(bencher, &absent(entries), |batch| one_at_a_time(table, batch));
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(args = ENTRIES, sample_count = 1000, sample_size = 32)]
 fn miss_prefetched(bencher: Bencher<'_, '_>, entries: u32) {
     let (table, _) = filled(entries);
     each_batch(bencher, &absent(entries), |batch| prefetched(table, batch));

@@ -213,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_whose_original_was_recycled_takes_no_stranger_with_it() {
+        let table = Table::in_memory(4, 1);
+        let (original, reply) = open(&table, 1, 2);
+        // Somebody is just removing the connection, and has freed one line of it.
+        assert!(table.free(&original));
+        let (stranger, _) = open(&table, 3, 4);
+        assert!([stranger.index(), stranger.partner()].contains(&original.index()));
+        assert!(!table.remove(&reply), "who freed the original's line has removed it");
+        assert_eq!((find(&table, 2), find(&table, 3)), (None, Some(stranger)));
+        assert_eq!(table.occupancy().live, 2);
+    }
+
+    #[test]
     fn nothing_is_removed_while_a_thread_stands_still_with_one_of_the_lines() {
         let table = Table::in_memory(64, 1);
         let (original, reply) = open(&table, 1, 2);

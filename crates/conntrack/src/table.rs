@@ -80,10 +80,12 @@ impl Table {
     /// [`Flow::stamp`] against that of the port.
     #[inline]
     pub fn find(&self, key: FlowKey, hash: u64) -> Option<Flow> {
-        for first in layout::homes(hash, self.len()) {
-            let home = &self.lines[first as usize..first as usize + HOME];
-            for (line, index) in home.iter().zip(first..) {
-                if let Some(flow) = line.read_if(key, index) {
+        let homes = layout::homes(hash, self.len())
+            .map(|first| (first, &self.lines[first as usize..first as usize + HOME]));
+        // A new line takes the first free place of the emptier home, so first places first.
+        for place in 0..HOME {
+            for (first, home) in homes {
+                if let Some(flow) = home[place].read_if(key, first + place as u32) {
                     return Some(flow);
                 }
             }
