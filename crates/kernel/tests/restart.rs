@@ -54,7 +54,7 @@ impl Bed {
 
     /// The host answers pings by its NIC, one every 10 ms.
     fn ping(&self, count: u32) -> JoinHandle<String> {
-        let command = format!("ping -n -q -c {count} -i 0.01 -W 1 10.9.0.1");
+        let command = format!("ping -n -q -c {count} -i 0.01 -W 5 10.9.0.1");
         self.wire.enter(move || run(&command))
     }
 
@@ -64,7 +64,7 @@ impl Bed {
         let link = run("ip -o link show dev vnet1");
         let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
         self.vm.run(&format!("ip neighbour add 10.0.0.9 lladdr {mac} dev eth0"));
-        let command = format!("ping -n -q -c {count} -i 0.01 -W 1 10.0.0.9");
+        let command = format!("ping -n -q -c {count} -i 0.01 -W 5 10.0.0.9");
         self.vm.enter(move || String::from_utf8(try_run(&command).stdout).unwrap())
     }
 

@@ -136,23 +136,8 @@ fn the_host_answers(name: &str, hook: Hook, mode: XdpMode, tcx: bool) {
     });
     // The largest packets have to fit as well, whatever is put before them on the way.
     for size in ["56", "1472"] {
-        let pinged = bed.wire.run(&format!("ping -n -c 10 -i 0.02 -W 1 -s {size} 10.9.0.1"));
-        if !pinged.contains(" 0% packet loss") {
-            eprintln!(
-                "LOSS {pinged} handed {} {:?}\n{}\n{}",
-                handed.load(Relaxed),
-                bed.node.kernel().counters(TRUNK).unwrap(),
-                std::fs::read_to_string("/proc/net/softnet_stat").unwrap(),
-                run("ip -s -s link")
-            );
-            eprintln!(
-                "{}",
-                run(
-                    "nstat -asz IcmpInEchos IcmpOutEchoReps IpInDiscards IcmpMsgOutType0 IpInHdrErrors IpInAddrErrors IpReversePathFilter IpOutDiscards"
-                )
-            );
-            panic!("loss");
-        }
+        let pinged = bed.wire.run(&format!("ping -n -c 10 -i 0.02 -W 5 -s {size} 10.9.0.1"));
+        assert!(pinged.contains(" 0% packet loss"), "{pinged}");
     }
     // No straggler: then each frame came up once, and what was handed back did not come round.
     bed.wire.run("ip link set eth0 down");
