@@ -64,7 +64,7 @@ impl Bed {
         let link = run("ip -o link show dev vnet1");
         let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
         self.vm.run(&format!("ip neighbour add 10.0.0.9 lladdr {mac} dev eth0"));
-        let command = format!("ping -n -q -c {count} -i 0.01 -W 5 10.0.0.9");
+        let command = format!("ping -n -q -c {count} -i 0.01 -W 1 10.0.0.9");
         self.vm.enter(move || String::from_utf8(try_run(&command).stdout).unwrap())
     }
 
