@@ -24,6 +24,14 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
+/// Whether a daemon of this node left pins, or is running.
+///
+/// # Errors
+/// The name is not fit for a directory.
+pub fn has_left_pins(node: &str) -> Result<bool, Error> {
+    Ok(Pins::of(node)?.exist())
+}
+
 /// Takes a node's programs, links and pins away and puts its NICs back as they were, with no
 /// daemon running. What cannot be undone is told and does not stop the rest. The links that the
 /// daemon made are not this crate's.

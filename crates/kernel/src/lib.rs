@@ -65,7 +65,7 @@ use conntrack::Line;
 
 pub use attach::{Attached, Hook, How, XdpMode};
 pub use counters::{KernelDrop, PortCounters};
-pub use detach::{Report, detach_all};
+pub use detach::{Report, detach_all, has_left_pins};
 pub use error::Error;
 pub use layout::{LAYOUT, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS};
 pub use memory::TableHeader;

@@ -16,6 +16,7 @@ use control::report::Reloads;
 use kernel::{Interface, Kernel, PUNT_SOCKETS, Settings};
 use tables::{Fdb, PortId, Publisher, Snapshot};
 
+use crate::detach::take_away;
 use crate::node::{NicSockets, Node};
 use crate::plug::{PUNT_OVERHEAD, expects_xdp};
 use crate::ports::Names;
@@ -34,8 +35,21 @@ struct Fit {
     trunk: bool,
 }
 
-/// Brings the node up.
+/// Brings the node up. A first start that fails leaves nothing; after an earlier run what that one
+/// left stays, since its programs still answer for the node.
 pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
+    let (name, is_first) = (model.node.clone(), !kernel::has_left_pins(&model.node)?);
+    let started = bring_up(flags, model).await;
+    if started.is_err() && is_first {
+        match take_away(&name).await {
+            Ok(report) => report.problems.iter().for_each(|problem| tracing::warn!("{problem}")),
+            Err(error) => tracing::warn!("what this start had made stays: {error:#}"),
+        }
+    }
+    started
+}
+
+async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     let links = Links::connect()?;
     let (there, watch) = links.watch().await?;
     let mut warnings = Vec::new();
@@ -65,7 +79,8 @@ pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatc
         .await?;
 
     let mut names = Names::default();
-    let (queues, nic_sockets) = number_nics(&nics, &mut names)?;
+    let generic = model.tuning.xdp_mode == XdpMode::Generic;
+    let (queues, nic_sockets) = number_nics(&nics, generic, &mut names)?;
     let publisher = Publisher::new(Snapshot::default());
     let flows = Table::new(kernel.lines(), hash_key);
     let slots: Vec<u32> = (0..queues.len() as u32).map(first_slot).collect();
@@ -182,7 +197,7 @@ const fn first_slot(nic: u32) -> u32 {
 type Numbered = (Vec<NicQueues>, BTreeMap<PortId, NicSockets>);
 
 /// Port numbers of the NICs, and slots for the sockets of those that get some.
-fn number_nics(nics: &[Fit], names: &mut Names) -> Result<Numbered> {
+fn number_nics(nics: &[Fit], generic: bool, names: &mut Names) -> Result<Numbered> {
     let (mut queues, mut sockets) = (Vec::new(), BTreeMap::new());
     for nic in nics {
         let number = names.ports.take(&nic.link.name).and_then(PortId::new);
@@ -195,7 +210,7 @@ fn number_nics(nics: &[Fit], names: &mut Names) -> Result<Numbered> {
         let count = u16::try_from(nic.plan.rx()).context("that many queues")?;
         sockets.insert(port, NicSockets { nic: index, first, queues: count });
         let (ifindex, plan) = (nic.link.index, nic.plan.clone());
-        queues.push(NicQueues { port, ifindex, plan, generic: false });
+        queues.push(NicQueues { port, ifindex, plan, generic });
     }
     Ok((queues, sockets))
 }
