@@ -32,6 +32,10 @@ pub fn topology(networks: &[Numbered<'_>], ports: Vec<Port>) -> Topology {
             zone: numbered.zone,
             uplink: Some(uplink),
             members: ports.iter().filter(member).map(|port| port.id).collect(),
+            gateway: None,
+            host: PortId::NONE,
+            taken_up: None,
+            clamp_mss: None,
         }
     });
     let segments = segments.collect();
@@ -51,6 +55,8 @@ mod tests {
             kind,
             segment: SegmentId::new(segment).unwrap_or(SegmentId::NONE),
             egress: Egress::Punt,
+            public: false,
+            mac: tables::GATEWAY_MAC,
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,

@@ -1,4 +1,4 @@
-//! What workers look up and never change: ports, segments, the fdb.
+//! What workers look up and never change: ports, segments, stations, routes, neighbours, NAT.
 //!
 //! The control thread builds a [`Snapshot`] and publishes it; workers hold a [`Reader`] and see
 //! the newest one between two batches. Nothing here knows a packet, a file or a socket, and no
@@ -18,14 +18,20 @@
 
 mod fdb;
 mod id;
+mod nat;
+mod neighbour;
 mod port;
+mod route;
 mod segment;
 mod snapshot;
 mod topology;
 
 pub use fdb::{Fdb, FdbEntry};
 pub use id::{PortId, SegmentId, ZoneId};
-pub use port::{Egress, Port, PortKind};
-pub use segment::{Segment, Uplink};
+pub use nat::{Float, Nat, Snat};
+pub use neighbour::{Link, Neighbour, Neighbours, NextHop};
+pub use port::{Egress, GATEWAY_MAC, Port, PortKind};
+pub use route::{Route, Routes, Unreachable};
+pub use segment::{Gateway, Segment, Uplink};
 pub use snapshot::{Publisher, Reader, Snapshot};
 pub use topology::Topology;

@@ -1,6 +1,11 @@
 //! Where frames enter and leave.
 
+use wire::MacAddr;
+
 use crate::{PortId, SegmentId};
+
+/// What VMs know the gateway by: the same on every node, so that a VM that moves finds it there.
+pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6c, 0, 0, 1]);
 
 /// What a port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,11 @@ pub struct Port {
     pub segment: SegmentId,
     /// The way to it.
     pub egress: Egress,
+    /// Whether it is the node's way to its provider, shared with the host; a trunk may be too.
+    pub public: bool,
+    /// The node's own address there, which packets to be routed are addressed to and routed ones
+    /// leave with: [`GATEWAY_MAC`] on vifs and host ports, a NIC's own on a NIC.
+    pub mac: MacAddr,
     /// Largest packet it takes, bytes behind the Ethernet header and tag.
     pub mtu: u16,
     /// The change that concerned it last: a line older than this was decided under other facts.

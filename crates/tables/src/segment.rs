@@ -1,5 +1,7 @@
 //! What nova-network calls a network on a node: bridge, VLAN and subnet.
 
+use ipnet::Ipv4Net;
+
 use crate::{PortId, SegmentId, ZoneId};
 
 /// The NIC by which a segment reaches other nodes.
@@ -9,6 +11,16 @@ pub struct Uplink {
     pub port: PortId,
     /// The tag frames leave with; none for a flat segment.
     pub vlan: Option<u16>,
+}
+
+/// The node's own address in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The address.
+    pub address: [u8; 4],
+    /// Whether every node has the same (`share_dhcp_address`): then nothing is said in its name
+    /// on the trunk.
+    pub shared: bool,
 }
 
 /// One broadcast domain on this node.
@@ -22,4 +34,13 @@ pub struct Segment {
     pub uplink: Option<Uplink>,
     /// Every port that gets a copy of a flooded frame: vifs, host port and trunk.
     pub members: Vec<PortId>,
+    /// The node's own address in it; none where nothing is routed here.
+    pub gateway: Option<Gateway>,
+    /// Its host port; none where no VM of it is here.
+    pub host: PortId,
+    /// The subnet, where the gateway is elsewhere and floating addresses and `force_snat_range`
+    /// are taken up by this node all the same (nova's `floating_ebtables_rules`).
+    pub taken_up: Option<Ipv4Net>,
+    /// Largest segment of a TCP connection routed into or out of it; none leaves it as it is.
+    pub clamp_mss: Option<u16>,
 }

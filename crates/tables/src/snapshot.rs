@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::{Fdb, Topology};
+use crate::{Fdb, Nat, Neighbours, Routes, Topology};
 
 /// Everything a worker looks up, as it was at one moment.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,12 @@ pub struct Snapshot {
     pub topology: Arc<Topology>,
     /// Stations.
     pub fdb: Arc<Fdb>,
+    /// Ways.
+    pub routes: Arc<Routes>,
+    /// MAC addresses of IPv4 addresses.
+    pub neighbours: Arc<Neighbours>,
+    /// Address translation.
+    pub nat: Arc<Nat>,
 }
 
 /// The control thread's end.

@@ -97,6 +97,8 @@ mod tests {
             kind,
             segment,
             egress: Egress::Punt,
+            public: false,
+            mac: crate::GATEWAY_MAC,
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,
@@ -110,7 +112,16 @@ mod tests {
         let zone = ZoneId::new(1).unwrap();
         Topology::new(
             vec![port(1, PortKind::Trunk, SegmentId::NONE), port(2, PortKind::Vif, tenant1)],
-            vec![Segment { id: tenant1, zone, uplink, members: vec![trunk, vif] }],
+            vec![Segment {
+                id: tenant1,
+                zone,
+                uplink,
+                members: vec![trunk, vif],
+                gateway: None,
+                host: PortId::NONE,
+                taken_up: None,
+                clamp_mss: None,
+            }],
         )
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use conntrack::Table;
 use pipeline::{Counters, Learner, Notice, Packet, Pipeline, Verdict};
 use tables::{
-    Egress, Fdb, FdbEntry, Port, PortId, PortKind, Segment, SegmentId, Snapshot, Topology, Uplink,
-    ZoneId,
+    Egress, Fdb, FdbEntry, GATEWAY_MAC, Port, PortId, PortKind, Segment, SegmentId, Snapshot,
+    Topology, Uplink, ZoneId,
 };
 use wire::MacAddr;
 
@@ -45,7 +45,17 @@ pub(crate) fn port_id(number: u16) -> PortId {
 fn port(number: u16, kind: PortKind, segment: u16) -> Port {
     let segment = SegmentId::new(segment).unwrap_or(SegmentId::NONE);
     let id = port_id(number);
-    Port { id, kind, segment, egress: Egress::Punt, mtu: 1500, stamp: 1, partial_checksums: false }
+    Port {
+        id,
+        kind,
+        segment,
+        egress: Egress::Punt,
+        public: kind == PortKind::Public,
+        mac: GATEWAY_MAC,
+        mtu: 1500,
+        stamp: 1,
+        partial_checksums: false,
+    }
 }
 
 impl Node {
@@ -72,10 +82,20 @@ impl Node {
             zone: ZoneId::new(1).unwrap(),
             uplink: Some(Uplink { port: port_id(TRUNK), vlan: *vlan }),
             members: members[number].clone(),
+            gateway: None,
+            host: port_id(100 + number),
+            taken_up: None,
+            clamp_mss: None,
         });
         let topology = Arc::new(Topology::new(ports, segments.collect()));
         Self {
-            tables: Snapshot { generation: 1, stamp: 1, topology, fdb: Arc::new(fdb) },
+            tables: Snapshot {
+                generation: 1,
+                stamp: 1,
+                topology,
+                fdb: Arc::new(fdb),
+                ..Snapshot::default()
+            },
             flows: Table::in_memory(LINES, 0x5eed),
             counters: Counters::default(),
             learner: Learner::default(),

@@ -92,6 +92,7 @@ impl Node {
             stamp: self.stamp,
             topology,
             fdb: Arc::clone(&self.fdb),
+            ..Snapshot::default()
         });
     }
 

@@ -6,7 +6,7 @@ use control::flags::Hook;
 use control::model::Model;
 use control::netlink::{Link, host_port_name};
 use control::numbers::Numbers;
-use tables::{Egress, Port, PortId, PortKind, SegmentId, ZoneId};
+use tables::{Egress, GATEWAY_MAC, Port, PortId, PortKind, SegmentId, ZoneId};
 
 /// What a port is for, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,11 @@ impl PortState {
             kind: self.kind(),
             segment,
             egress: plugged.egress,
+            public: matches!(self.wanted, Wanted::Nic { public: true, .. }),
+            mac: match &self.wanted {
+                Wanted::Nic { .. } => plugged.link.mac.unwrap_or_default(),
+                Wanted::Vif { .. } | Wanted::Host { .. } => GATEWAY_MAC,
+            },
             mtu: u16::try_from(plugged.link.mtu).unwrap_or(u16::MAX),
             stamp: plugged.stamp,
             partial_checksums: plugged.xdp && self.kind() == PortKind::Vif,
