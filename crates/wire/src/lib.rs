@@ -2,8 +2,9 @@
 //!
 //! What is in a frame ([`parse()`]), the addresses in it ([`MacAddr`]), its 802.1Q tag ([`vlan`])
 //! and its checksums ([`checksum`]). What routing and NAT change in it ([`rewrite`]), also in the
-//! packet an ICMP error quotes ([`embedded()`]). What a gateway says itself: ICMP errors and ping
-//! replies ([`icmp`]), [`arp`]. It never allocates, never logs and knows nothing of ports, segments or tables: those give the
+//! packet an ICMP error quotes ([`embedded()`]), and how it is cut for a smaller link
+//! ([`fragment`]). What a gateway says itself: ICMP errors and ping replies ([`icmp`]), [`arp`].
+//! It never allocates, never logs and knows nothing of ports, segments or tables: those give the
 //! bytes a purpose.
 //!
 //! ```
@@ -23,6 +24,7 @@ mod addr;
 pub mod arp;
 pub mod checksum;
 mod embedded;
+pub mod fragment;
 pub mod icmp;
 mod layout;
 mod mss;
