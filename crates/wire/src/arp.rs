@@ -118,7 +118,9 @@ mod tests {
     fn only_untagged_requests_are_answered() {
         let asked = request(VM, GATEWAY.address, MacAddr::BROADCAST);
         let tagged = [&asked[..12], &[0x81, 0, 0, 100], &asked[12..]].concat();
-        for before in [&tagged[..], &gratuitous(VM), &asked[..41]] {
+        let mut not_arp = asked;
+        not_arp[13] = 0;
+        for before in [&tagged[..], &not_arp, &gratuitous(VM), &asked[..41]] {
             let mut frame = before.to_vec();
             assert_eq!(reply(&mut frame, GATEWAY.mac), Err(Malformed::Arp));
             assert_eq!(frame, before);

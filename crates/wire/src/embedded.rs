@@ -26,7 +26,7 @@ pub struct Embedded {
 #[must_use]
 pub fn embedded(message: &[u8]) -> Option<Embedded> {
     let (icmp, packet) = IcmpHeader::ref_from_prefix(message).ok()?;
-    // A redirect (5) is an error too, but for hosts alone: nothing to forward (RFC 5508 §7.3).
+    // A redirect (5) quotes a packet too, but concerns one link alone and is not forwarded.
     if !matches!(icmp.kind, 3 | 4 | 11 | 12) {
         return None;
     }
@@ -60,7 +60,7 @@ fn transport(proto: u8, segment: &[u8]) -> Transport {
     }
 }
 
-/// Translates an ICMP error and the packet embedded in it (RFC 5508 §4.2, REQ-4 and REQ-5).
+/// Translates an ICMP error and the packet embedded in it (RFC 5508 REQ-4 and REQ-5).
 ///
 /// `to` is what happens to the packets of the direction the *error* travels in: the error gets its
 /// addresses, the embedded packet, which went the other way, the reverse of addresses and ports. So

@@ -148,6 +148,13 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_of_whole_pieces_leaves_no_empty_fragment() {
+        let fragments = fragments(&datagram(&[], &[7; 2 * 552 - 8]), 576);
+        assert_eq!(fragments.len(), 2);
+        assert!(!says_more(&fragments[1]));
+    }
+
+    #[test]
     fn options_without_the_copied_flag_stay_in_the_first_fragment() {
         // Record route (7) is not copied, router alert (148) is; then the end of the list.
         let options = [7, 3, 4, 148, 4, 0, 0, 1, 68, 2, 0, 0];

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_a_datagram_is_what_linux_would_send() {
+    fn an_error_about_a_datagram_quotes_it_whole() {
         let datagram = udp(33434, 33435, b"");
         let answer = about(&datagram, 256, 1000, IcmpError::TimeExceeded).unwrap();
         let mut expected = vec![0xfa, 0x16, 0x3e, 0, 0, 1, 2, 0, 0, 0, 0, 0xfe, 8, 0];

@@ -320,10 +320,13 @@ mod tests {
 
     #[test]
     fn icmp_errors_are_told_from_questions_and_answers() {
-        for (kind, error) in [(0, false), (3, true), (4, true), (5, true), (8, false), (11, true)] {
+        let kinds = [(0, false), (3, true), (4, true), (5, true), (8, false), (11, true)];
+        let udp_from_a_port_that_begins_so = (17, 3, false);
+        let icmp = kinds.map(|(kind, error)| (1, kind, error));
+        for (protocol, kind, error) in icmp.into_iter().chain([udp_from_a_port_that_begins_so]) {
             let mut packet =
-                vec![0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 1, 0, 0, 10, 0, 0, 3, 10, 0, 0, 4];
-            packet.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+                vec![0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 3, 10, 0, 0, 4];
+            packet.extend([kind, 0, 0, 0, 0, 8, 0, 0]);
             let headers = parse(&frame(ethertype::IPV4, &packet)).unwrap();
             let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
             assert_eq!((ip.icmp_error, ip.dont_fragment), (error, true), "{kind}");
