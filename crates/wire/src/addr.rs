@@ -1,4 +1,4 @@
-//! The six bytes that name an Ethernet station.
+//! What names a station: six bytes on its Ethernet, four in its network.
 
 use core::fmt;
 use core::str::FromStr;
@@ -45,6 +45,15 @@ impl fmt::Debug for MacAddr {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, out)
     }
+}
+
+/// A station as its neighbours know it: by an Ethernet and an IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Station {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its IPv4 address.
+    pub address: [u8; 4],
 }
 
 /// What was given is not six bytes in hexadecimal with colons between them.

@@ -1,4 +1,5 @@
-//! The Internet checksum (RFC 1071): whole, and as a check of what a guest left unfinished.
+//! The Internet checksum (RFC 1071): whole, after a change of few words (RFC 1624), and as a check
+//! of what a guest left unfinished.
 
 use crate::{Headers, Network, protocol};
 
@@ -17,6 +18,47 @@ pub fn sum(bytes: &[u8]) -> u32 {
 pub const fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16
+}
+
+/// What new values of some words do to a checksum over them (RFC 1624, equation 3).
+///
+/// Words count from the start of what is summed: a word at an odd offset goes in with its bytes
+/// swapped. A few thousand words cannot overflow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change(u32);
+
+impl Change {
+    /// This change and one more word.
+    #[must_use]
+    pub const fn word(self, old: u16, new: u16) -> Self {
+        Self(self.0 + !old as u32 + new as u32)
+    }
+
+    /// This change and one more IPv4 address.
+    #[must_use]
+    pub const fn address(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        self.word(u16::from_be_bytes([old[0], old[1]]), u16::from_be_bytes([new[0], new[1]]))
+            .word(u16::from_be_bytes([old[2], old[3]]), u16::from_be_bytes([new[2], new[3]]))
+    }
+
+    /// The checksum after the change.
+    #[must_use]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        !fold(!checksum as u32 + self.0)
+    }
+
+    /// The checksum after the change, as 0xffff instead of 0.
+    ///
+    /// Both are zero in one's complement, and 0xffff is right wherever 0 is. UDP needs it since 0
+    /// says "none" there (RFC 768), and so does a message that may be all zeros otherwise, as an
+    /// echo reply may: over zeros alone only 0xffff is right.
+    #[must_use]
+    pub const fn apply_nonzero(self, checksum: u16) -> u16 {
+        match self.apply(checksum) {
+            0 => 0xffff,
+            checksum => checksum,
+        }
+    }
 }
 
 /// Where a guest's network stack left the transport checksum of this packet.
@@ -79,6 +121,16 @@ mod tests {
         assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
         assert_eq!(sum(&[1, 2, 3]), 0x0102 + 0x0300);
         assert_eq!(fold(0xffff_ffff), 0xffff);
+    }
+
+    #[test]
+    fn a_change_of_words_is_the_example_of_rfc_1624() {
+        // §4: equation 1 would say 0xffff here.
+        assert_eq!(Change::default().word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+        assert_eq!(Change::default().word(0x5555, 0x3285).apply_nonzero(0xdd2f), 0xffff);
+        assert_eq!(Change::default().apply(0x1234), 0x1234);
+        let address = Change::default().address([10, 0, 0, 3], [91, 207, 15, 105]);
+        assert_eq!(address, Change::default().word(0x0a00, 0x5bcf).word(3, 0x0f69));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Bytes and their meaning.
 //!
-//! What is in a frame ([`parse`]), the addresses in it ([`MacAddr`]), its 802.1Q tag ([`vlan`])
-//! and its checksums ([`checksum`]). It never allocates, never logs and knows nothing of ports,
-//! segments or tables: those give the bytes a purpose.
+//! What is in a frame ([`parse()`]), the addresses in it ([`MacAddr`]), its 802.1Q tag ([`vlan`])
+//! and its checksums ([`checksum`]). What routing and NAT change in it ([`rewrite`]), also in the
+//! packet an ICMP error quotes ([`embedded()`]), and how it is cut for a smaller link
+//! ([`fragment`]). What a gateway says itself: ICMP errors and ping replies ([`icmp`]), [`arp`].
+//! It never allocates, never logs and knows nothing of ports, segments or tables: those give the
+//! bytes a purpose.
 //!
 //! ```
 //! let frame = [
@@ -18,12 +21,25 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+pub mod arp;
 pub mod checksum;
+mod embedded;
+pub mod fragment;
+pub mod icmp;
+mod layout;
+mod mss;
 mod parse;
+pub mod rewrite;
+#[cfg(test)]
+mod testing;
 pub mod vlan;
 
-pub use addr::{MacAddr, ParseMacError};
+pub use addr::{MacAddr, ParseMacError, Station};
+pub use embedded::{Embedded, embedded, translate_error};
+pub use icmp::IcmpError;
+pub use mss::clamp_mss;
 pub use parse::{Arp, Headers, Ipv4, Malformed, Network, Transport, parse};
+pub use rewrite::Translation;
 
 /// EtherTypes this dataplane tells apart (IEEE 802 numbers).
 pub mod ethertype {

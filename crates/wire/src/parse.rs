@@ -1,53 +1,9 @@
 //! What is in a frame: read once, at fixed offsets, into plain values.
 
-use zerocopy::byteorder::network_endian::U16;
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::FromBytes;
 
-use crate::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, protocol, vlan};
-
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct EthernetHeader {
-    dst: [u8; 6],
-    src: [u8; 6],
-    ethertype: U16,
-}
-
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct TagHeader {
-    tci: U16,
-    ethertype: U16,
-}
-
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct Ipv4Header {
-    version_ihl: u8,
-    tos: u8,
-    total_len: U16,
-    id: U16,
-    flags_fragment: U16,
-    ttl: u8,
-    protocol: u8,
-    checksum: U16,
-    src: [u8; 4],
-    dst: [u8; 4],
-}
-
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct ArpPacket {
-    hardware: U16,
-    protocol: U16,
-    hardware_len: u8,
-    protocol_len: u8,
-    operation: U16,
-    sender_mac: [u8; 6],
-    sender: [u8; 4],
-    target_mac: [u8; 6],
-    target: [u8; 4],
-}
+use crate::layout::{ArpPacket, DF, EthernetHeader, Ipv4Header, MF, OFFSET, TagHeader};
+use crate::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, icmp, protocol, vlan};
 
 /// What one frame says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +48,19 @@ pub struct Ipv4 {
     pub protocol: u8,
     /// Time to live.
     pub ttl: u8,
-    /// Length of the header with its options, bytes.
+    /// Length of the header with its options, bytes: more than 20 where there are any.
     pub header_len: u8,
     /// Length of the packet, bytes; never more than the frame holds.
     pub total_len: u16,
     /// Whether it is a piece of a larger packet, first or later.
     pub fragment: bool,
+    /// Where in the larger packet's payload this piece begins, bytes; 0 in the first and in a
+    /// whole packet.
+    pub fragment_offset: u16,
+    /// Whether nobody on the way may cut it (RFC 791).
+    pub dont_fragment: bool,
+    /// Whether it is a whole ICMP error, which speaks of another packet: [`crate::embedded`].
+    pub icmp_error: bool,
     /// The transport header, where this packet carries it.
     pub transport: Transport,
 }
@@ -213,12 +176,15 @@ fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
     {
         return Err(Malformed::Ipv4);
     }
-    // Offset or "more fragments" (RFC 791 §3.1).
-    let fragment = header.flags_fragment.get() & 0x3fff != 0;
+    let flags_fragment = header.flags_fragment.get();
+    let fragment = flags_fragment & (MF | OFFSET) != 0;
+    let mut icmp_error = false;
     let transport = if fragment {
         Transport::None
     } else {
         let segment = payload.get(header_len..total_len).ok_or(Malformed::Ipv4)?;
+        icmp_error = header.protocol == protocol::ICMP
+            && segment.first().is_some_and(|kind| icmp::is_error(*kind));
         transport(header.protocol, segment)?
     };
     Ok(Ipv4 {
@@ -229,6 +195,9 @@ fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
         header_len: header_len as u8,
         total_len: total_len as u16,
         fragment,
+        fragment_offset: (flags_fragment & OFFSET) << 3,
+        dont_fragment: flags_fragment & DF != 0,
+        icmp_error,
         transport,
     })
 }
@@ -335,8 +304,33 @@ mod tests {
         packet[6] = 0x20;
         let headers = parse(&frame(ethertype::IPV4, &packet)).unwrap();
         let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
-        assert!(ip.fragment);
-        assert_eq!(ip.transport, Transport::None);
+        assert!(ip.fragment && !ip.dont_fragment);
+        assert_eq!((ip.fragment_offset, ip.transport), (0, Transport::None));
+    }
+
+    #[test]
+    fn a_later_fragment_says_where_it_belongs_and_need_not_hold_a_transport_header() {
+        let mut packet = syn()[..24].to_vec();
+        packet[3] = 24;
+        packet[6..8].copy_from_slice(&[0x1f, 0xff]);
+        let headers = parse(&frame(ethertype::IPV4, &packet)).unwrap();
+        let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
+        assert_eq!((ip.fragment, ip.fragment_offset), (true, 65528));
+    }
+
+    #[test]
+    fn icmp_errors_are_told_from_questions_and_answers() {
+        let kinds = [(0, false), (3, true), (4, true), (5, true), (8, false), (11, true)];
+        let udp_from_a_port_that_begins_so = (17, 3, false);
+        let icmp = kinds.map(|(kind, error)| (1, kind, error));
+        for (protocol, kind, error) in icmp.into_iter().chain([udp_from_a_port_that_begins_so]) {
+            let mut packet =
+                vec![0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 3, 10, 0, 0, 4];
+            packet.extend([kind, 0, 0, 0, 0, 8, 0, 0]);
+            let headers = parse(&frame(ethertype::IPV4, &packet)).unwrap();
+            let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
+            assert_eq!((ip.icmp_error, ip.dont_fragment), (error, true), "{kind}");
+        }
     }
 
     #[test]
