@@ -63,6 +63,7 @@
 #define LINE_REWRITES 4   /* addresses or ports change */
 #define LINE_NEXT_HOP 8   /* word 5 holds the number of a next hop */
 #define LINE_L2 16        /* word 3 holds the source MAC */
+#define LINE_ROUTED 32    /* the connection's first packet was addressed to the gateway */
 
 /* words 5 and 6 */
 #define LINE_VLAN_SHIFT 48
@@ -97,7 +98,8 @@ _Static_assert(LINE_INGRESS_SHIFT + 12 == LINE_ZONE_SHIFT && LINE_ZONE_SHIFT + 1
 _Static_assert(LINE_NUMBER_MASK == (1 << 12) - 1, "words 2, 4 and 5");
 _Static_assert(LINE_EGRESS_SHIFT + 12 == LINE_SEGMENT_SHIFT, "word 4");
 _Static_assert(LINE_SEGMENT_SHIFT + 12 == LINE_FLAGS_SHIFT && LINE_FLAGS_SHIFT + 8 == 64, "word 4");
-_Static_assert((LINE_PATH_KNOWN | LINE_REPLY | LINE_REWRITES | LINE_NEXT_HOP | LINE_L2) == 31,
+_Static_assert((LINE_PATH_KNOWN | LINE_REPLY | LINE_REWRITES | LINE_NEXT_HOP | LINE_L2 |
+		LINE_ROUTED) == 63,
 	       "flags are one bit each");
 _Static_assert(LINE_INSTALL_MASK == (1 << (LINE_BITS_SHIFT - LINE_INSTALL_SHIFT)) - 1, "word 7");
 _Static_assert(LINE_BITS_SHIFT + 16 == 64, "word 7");

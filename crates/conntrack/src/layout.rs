@@ -64,6 +64,8 @@ pub const REWRITES: u8 = 4;
 pub const NEXT_HOP: u8 = 8;
 /// Flag: an L2 line; word 3 holds the source MAC.
 pub const L2: u8 = 16;
+/// Flag: the connection's first packet was addressed to the gateway. Asked again, it is asked so.
+pub const ROUTED: u8 = 32;
 
 /// VLAN to leave with in word 5, above the new destination MAC; 0 leaves untagged.
 pub const VLAN_SHIFT: u32 = 48;
@@ -177,7 +179,7 @@ const _: () = assert!(ZONE_SHIFT + 12 == 64 && NUMBER_MASK >> 12 == 0);
 const _: () = assert!(EGRESS_SHIFT + 12 == SEGMENT_SHIFT && SEGMENT_SHIFT + 12 == FLAGS_SHIFT);
 const _: () = assert!(FLAGS_SHIFT + 8 == 64 && BITS_SHIFT + 16 == 64);
 const _: () = assert!(INSTALL_MASK << INSTALL_SHIFT >> BITS_SHIFT == 0);
-const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 == 31);
+const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 | ROUTED == 63);
 const _: () = assert!(SEEN | FIN | RST | OUTLIVED == (1 << RST_TIME_SHIFT) - 1);
 const _: () = assert!(HOME.is_power_of_two());
 
@@ -201,7 +203,7 @@ mod tests {
         }
         all!(WORDS BYTES HOME FREE CLAIMED LIVE STATE_MASK COUNT_SHIFT DST_SHIFT ETHERTYPE_SHIFT
             MAC_MASK DPORT_SHIFT PROTOCOL_SHIFT INGRESS_SHIFT ZONE_SHIFT NUMBER_MASK PROTOCOL_L2
-            EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2
+            EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2 ROUTED
             VLAN_SHIFT STAMP_SHIFT INSTALL_SHIFT INSTALL_MASK BITS_SHIFT SEEN FIN RST OUTLIVED
             RST_TIME_SHIFT HASH_1 HASH_2 HASH_FOLD HASH_TURN)
     }

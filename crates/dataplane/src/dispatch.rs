@@ -2,9 +2,11 @@
 
 use af_xdp::Frame;
 use conntrack::Event;
-use pipeline::{Learner, Verdict};
+use conntrack::layout::NEXT_HOP;
+use pipeline::{DropReason, Learner, Verdict};
 use tables::{Egress, Port, PortId, Segment, SegmentId, Snapshot, Topology};
-use wire::{ETHERNET_LEN, MacAddr, ethertype, vlan};
+use wire::fragment::Cut;
+use wire::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, vlan};
 
 use crate::worker::Engine;
 use crate::{NicWay, punt};
@@ -19,7 +21,7 @@ impl Engine {
         tables: &Snapshot,
     ) {
         match verdict {
-            Verdict::Forward(port) => match tables.topology.port(port) {
+            Verdict::Forward(port) | Verdict::Reply(port) => match tables.topology.port(port) {
                 Some(port) => self.send(port, frame),
                 None => self.refuse(port, frame),
             },
@@ -27,8 +29,18 @@ impl Engine {
                 Some(segment) => self.flood(segment, ingress, frame, &tables.topology),
                 None => self.pool.give(frame),
             },
+            Verdict::Fragment(port) => match tables.topology.port(port) {
+                Some(port) => self.fragment(port, frame),
+                None => self.refuse(port, frame),
+            },
+            Verdict::Hold(link, address) => {
+                if let Some(oldest) = self.hold.put(frame, ingress, (link, address), self.now_ms) {
+                    self.counters.dropped(oldest.ingress, DropReason::HoldFull);
+                    self.pool.give(oldest.frame);
+                }
+            }
             Verdict::Host => self.hand_to_host(ingress, frame),
-            Verdict::Drop(_) => self.pool.give(frame),
+            Verdict::Taken | Verdict::Drop(_) => self.pool.give(frame),
         }
     }
 
@@ -77,6 +89,31 @@ impl Engine {
         self.pool.give(frame);
     }
 
+    /// Sends a packet in as many pieces as the port's MTU asks for.
+    fn fragment(&mut self, port: &Port, frame: Frame) {
+        let tagged = vlan::outer(frame.bytes()).is_some();
+        let l3 = ETHERNET_LEN + if tagged { TAG_LEN } else { 0 };
+        let cut = Cut::new(frame.bytes(), l3, usize::from(port.mtu));
+        for index in 0..cut.map_or(0, |cut| cut.count()) {
+            let Some(mut piece) = self.pool.take() else {
+                self.counters.not_sent(port.id);
+                continue;
+            };
+            let head = piece.head();
+            let room = piece.chunk_mut().get_mut(head..).unwrap_or_default();
+            let length = cut.and_then(|cut| cut.write(frame.bytes(), index, room));
+            if length.is_some_and(|length| piece.set_range(head, length)) {
+                self.send(port, piece);
+            } else {
+                self.refuse(port.id, piece);
+            }
+        }
+        match cut {
+            Some(_) => self.pool.give(frame),
+            None => self.refuse(port.id, frame),
+        }
+    }
+
     fn hand_to_host(&mut self, ingress: PortId, mut frame: Frame) {
         if punt::to_host(&mut frame, ingress) {
             self.queue(0, frame);
@@ -116,7 +153,11 @@ pub(crate) fn refresh(learner: &mut Learner, tables: &Snapshot, event: &Event, n
     let Event::Seen { flow, other } = event else { return };
     let (mac, segment) = match flow.source_mac() {
         Some(mac) => (MacAddr(mac), flow.key().zone()),
-        None => (MacAddr(other.destination_mac()), flow.segment()),
+        // Answers lead to who asked: their way tells the station and its segment.
+        None if other.path_known() && other.flags() & NEXT_HOP == 0 => {
+            (MacAddr(other.destination_mac()), other.segment())
+        }
+        None => return,
     };
     let ids = (SegmentId::new(segment), PortId::new(flow.key().ingress()));
     let (Some(segment), Some(port)) = ids else { return };

@@ -8,6 +8,7 @@
 mod dispatch;
 mod epoch;
 mod gauges;
+mod hold;
 mod link;
 mod mesh;
 mod punt;

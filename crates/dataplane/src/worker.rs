@@ -12,10 +12,11 @@ use conntrack::{Cursor, Table, Timeouts};
 use crossbeam::channel::Sender;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
-use pipeline::{Counters, Learner, Notice, Packet, Pipeline, Verdict};
+use pipeline::{Counters, DropReason, Learner, Limiter, Notice, Packet, Pipeline, Verdict};
 use tables::{PortId, Reader, Snapshot};
 
 use crate::dispatch::refresh;
+use crate::hold::Hold;
 use crate::link::Source;
 use crate::{Corner, Gauges, Link, NicWay, punt};
 
@@ -102,6 +103,9 @@ pub(crate) struct Engine {
     pub(crate) pool: LocalPool,
     gauges: Arc<Gauges>,
     learner: Learner,
+    limiter: Limiter,
+    pub(crate) hold: Hold,
+    pub(crate) now_ms: u64,
     frames: Vec<Frame>,
     tuning: Tuning,
     shared: Shared,
@@ -154,6 +158,9 @@ impl Worker {
             pool: parts.pool,
             gauges: parts.gauges,
             learner: Learner::default(),
+            limiter: Limiter::default(),
+            hold: Hold::default(),
+            now_ms: now_ms(),
             frames: Vec::with_capacity(BATCH),
             tuning: parts.tuning,
             shared: parts.shared,
@@ -199,9 +206,10 @@ impl Engine {
 
     /// One turn: a batch from every ring, out again, and a little housekeeping.
     fn turn(&mut self, tables: &Snapshot, now_ms: u64) -> usize {
-        let mut handled = 0;
+        self.now_ms = now_ms;
+        let mut handled = self.resume(tables);
         for at in 0..self.links.len() {
-            handled += self.receive(at, tables, (now_ms / 1000) as u32);
+            handled += self.receive(at, tables);
         }
         handled += self.collect();
         for link in &mut self.links {
@@ -222,7 +230,7 @@ impl Engine {
     }
 
     /// Takes a batch from a ring through the pipeline and sends every frame on its way.
-    fn receive(&mut self, at: usize, tables: &Snapshot, now: u32) -> usize {
+    fn receive(&mut self, at: usize, tables: &Snapshot) -> usize {
         let Some(link) = self.links.get_mut(at) else { return 0 };
         let received = link.socket.receive(self.tuning.batch.min(BATCH), &mut self.frames);
         if received == 0 {
@@ -230,7 +238,14 @@ impl Engine {
         }
         let source = link.source;
         let mut frames = std::mem::take(&mut self.frames);
-        let outcomes = self.forward(source, &mut frames, tables, now);
+        self.handle(source, &mut frames, tables);
+        self.frames = frames;
+        received
+    }
+
+    /// Takes frames through the pipeline and sends every one on its way.
+    fn handle(&mut self, source: Source, frames: &mut Vec<Frame>, tables: &Snapshot) {
+        let outcomes = self.forward(source, frames, tables);
         for (mut frame, (ingress, verdict, head, len)) in frames.drain(..).zip(outcomes) {
             // The pipeline moved the frame within its chunk: the range is the chunk's.
             if frame.set_range(head, len) {
@@ -239,8 +254,25 @@ impl Engine {
                 self.pool.give(frame);
             }
         }
-        self.frames = frames;
-        received
+    }
+
+    /// Takes up frames that waited and need not any more.
+    fn resume(&mut self, tables: &Snapshot) -> usize {
+        let mut resumed = 0;
+        while resumed < BATCH
+            && let Some(held) = self.hold.take_known(tables)
+        {
+            let mut frames = std::mem::take(&mut self.frames);
+            frames.push(held.frame);
+            self.handle(Source::Nic(held.ingress), &mut frames, tables);
+            self.frames = frames;
+            resumed += 1;
+        }
+        while let Some(old) = self.hold.take_old(self.now_ms) {
+            self.counters.dropped(old.ingress, DropReason::Unresolved);
+            self.pool.give(old.frame);
+        }
+        resumed
     }
 
     fn forward(
@@ -248,7 +280,6 @@ impl Engine {
         source: Source,
         frames: &mut [Frame],
         tables: &Snapshot,
-        now: u32,
     ) -> ArrayVec<Outcome, BATCH> {
         let mut packets: ArrayVec<Packet<'_>, BATCH> = ArrayVec::new();
         for frame in frames.iter_mut().take(BATCH) {
@@ -265,9 +296,11 @@ impl Engine {
         let mut pipeline = Pipeline {
             tables,
             flows: &self.shared.flows,
-            now,
+            now: (self.now_ms / 1000) as u32,
+            now_ms: self.now_ms,
             counters: &self.counters,
             learner: &mut self.learner,
+            limiter: &mut self.limiter,
         };
         pipeline.forward(&mut packets);
         packets
@@ -338,7 +371,7 @@ impl Engine {
         Gauges::set(&self.gauges.tx, sum[2]);
         Gauges::set(&self.gauges.completion, sum[3]);
         Gauges::set(&self.gauges.kernel, sum[4]);
-        Gauges::set(&self.gauges.in_flight, outboxes + self.corner.waiting());
+        Gauges::set(&self.gauges.in_flight, outboxes + self.corner.waiting() + self.hold.len());
     }
 
     /// Waits for a frame, a handed-over frame or the next nap's end.

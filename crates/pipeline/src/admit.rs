@@ -1,7 +1,9 @@
 //! What depends on the port and the frame alone, checked for every packet.
 
-use tables::{Port, PortKind, ZoneId};
-use wire::{MacAddr, Malformed};
+use std::net::Ipv4Addr;
+
+use tables::{Port, PortKind, Snapshot};
+use wire::{MacAddr, Malformed, Network};
 
 use crate::pipeline::Step;
 use crate::{DropReason, Packet, Verdict};
@@ -21,13 +23,9 @@ pub(crate) fn headers(packet: &mut Packet<'_>) -> Step<()> {
     Ok(())
 }
 
-/// Finds the packet's segment by port and tag, takes the tag off, and says which zone it is in.
+/// Finds the packet's segment by port and tag, and takes the tag off.
 #[inline]
-pub(crate) fn segment(
-    tables: &tables::Topology,
-    port: &Port,
-    packet: &mut Packet<'_>,
-) -> Step<ZoneId> {
+pub(crate) fn segment(tables: &tables::Topology, port: &Port, packet: &mut Packet<'_>) -> Step<()> {
     // VLAN 0 is a priority tag and names no VLAN (IEEE 802.1Q §9.6).
     let vlan = packet.headers.vlan.filter(|vlan| *vlan != 0);
     let from_guest = matches!(port.kind, PortKind::Vif | PortKind::Host);
@@ -37,19 +35,49 @@ pub(crate) fn segment(
     if from_guest && vlan.is_some() {
         return Err(Verdict::Drop(DropReason::GuestTag));
     }
-    let Some(segment) = tables.segment_of(port, vlan) else {
-        // The kernel passes on what no segment owns; this one was on its way when its segment
-        // went.
-        let host = matches!(port.kind, PortKind::Trunk | PortKind::Public);
-        return Err(if host { Verdict::Host } else { Verdict::Drop(DropReason::NoSegment) });
-    };
+    let Some(segment) = tables.segment_of(port, vlan) else { return no_segment(port, packet) };
     match packet.headers.tags {
         0 => {}
         1 => packet.untag(),
         _ => return Err(Verdict::Drop(DropReason::TrunkDoubleTag)),
     }
     packet.segment = segment.id;
-    Ok(segment.zone)
+    packet.zone = segment.zone;
+    Ok(())
+}
+
+/// What no segment owns is the host's, but for what the kernel's program took for ours on the
+/// public side.
+fn no_segment(port: &Port, packet: &Packet<'_>) -> Step<()> {
+    let known = matches!(packet.headers.network, Network::Ipv4(_) | Network::Arp(_));
+    match port.kind {
+        PortKind::Vif | PortKind::Host => Err(Verdict::Drop(DropReason::NoSegment)),
+        PortKind::Trunk | PortKind::Public if port.public && packet.headers.tags == 0 && known => {
+            Ok(())
+        }
+        // This one was on its way when its segment went.
+        PortKind::Trunk | PortKind::Public => Err(Verdict::Host),
+    }
+}
+
+/// Whether the packet is addressed to the node, to be routed.
+#[inline]
+pub(crate) fn routed(tables: &Snapshot, port: &Port, packet: &mut Packet<'_>) {
+    let Network::Ipv4(ip) = packet.headers.network else { return };
+    let Some(segment) = tables.topology.segment(packet.segment) else {
+        packet.routed = packet.headers.dst == port.mac;
+        return;
+    };
+    packet.routed = packet.headers.dst == port.mac && segment.gateway.is_some();
+    // A VM's gateway is elsewhere, but its floating address is here, or its way is forced.
+    if let Some(subnet) = segment.taken_up
+        && port.kind == PortKind::Vif
+        && !subnet.contains(&Ipv4Addr::from(ip.dst))
+        && !packet.headers.dst.is_multicast()
+    {
+        let nat = &tables.nat;
+        packet.routed |= nat.is_forced(ip.dst) || nat.float_of(packet.zone, ip.src).is_some();
+    }
 }
 
 /// Refuses addresses that no bridge forwards.

@@ -1,20 +1,10 @@
 //! The way a frame takes within its segment.
 
-use tables::{PortId, SegmentId, Snapshot};
+use tables::Snapshot;
 
+use crate::path::{Path, To};
 use crate::pipeline::Step;
 use crate::{DropReason, Packet, Verdict};
-
-/// The way to a station.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
-    /// The port that leads there.
-    pub(crate) egress: PortId,
-    /// The segment it is in.
-    pub(crate) segment: SegmentId,
-    /// The tag to leave with; 0 for none.
-    pub(crate) vlan: u16,
-}
 
 /// Finds the way to the packet's destination, or floods what is for all or for nobody known.
 pub(crate) fn path(tables: &Snapshot, packet: &Packet<'_>) -> Step<Path> {
@@ -30,5 +20,6 @@ pub(crate) fn path(tables: &Snapshot, packet: &Packet<'_>) -> Step<Path> {
     }
     let uplink = tables.topology.segment(segment).and_then(|segment| segment.uplink);
     let vlan = uplink.filter(|uplink| uplink.port == entry.port).and_then(|uplink| uplink.vlan);
-    Ok(Path { egress: entry.port, segment, vlan: vlan.unwrap_or(0) })
+    let to = To::Station(destination);
+    Ok(Path { egress: entry.port, segment, vlan: vlan.unwrap_or(0), to })
 }

@@ -30,8 +30,14 @@ pub struct Counters {
     pub forward: AtomicU64,
     /// Packets with verdict flood.
     pub flood: AtomicU64,
+    /// Packets with verdict reply.
+    pub reply: AtomicU64,
     /// Packets with verdict host.
     pub host: AtomicU64,
+    /// Packets with verdict taken.
+    pub taken: AtomicU64,
+    /// Times a packet was set to wait; it gets its verdict later.
+    pub held: AtomicU64,
     /// Packets with verdict drop.
     pub drop: AtomicU64,
     /// Forwarded packets whose connection found no room in the table.
@@ -44,7 +50,10 @@ impl Default for Counters {
             ports: (0..PORTS).map(|_| PortCounters::default()).collect(),
             forward: AtomicU64::new(0),
             flood: AtomicU64::new(0),
+            reply: AtomicU64::new(0),
             host: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             drop: AtomicU64::new(0),
             uncached: AtomicU64::new(0),
         }
@@ -69,14 +78,20 @@ impl Counters {
     #[inline]
     pub(crate) fn record(&self, packet: &Packet<'_>, verdict: Verdict) {
         match verdict {
-            Verdict::Forward(_) => add(&self.forward, 1),
+            Verdict::Forward(_) | Verdict::Fragment(_) => add(&self.forward, 1),
             Verdict::Flood(_) => add(&self.flood, 1),
+            Verdict::Reply(_) => add(&self.reply, 1),
+            Verdict::Hold(..) => add(&self.held, 1),
             Verdict::Host => add(&self.host, 1),
-            Verdict::Drop(reason) => {
-                add(&self.drop, 1);
-                add(&self.port(packet.ingress).dropped[reason as usize], 1);
-            }
+            Verdict::Taken => add(&self.taken, 1),
+            Verdict::Drop(reason) => self.dropped(packet.ingress, reason),
         }
+    }
+
+    /// Counts one packet from `port` dropped.
+    pub fn dropped(&self, port: PortId, reason: DropReason) {
+        add(&self.drop, 1);
+        add(&self.port(port).dropped[reason as usize], 1);
     }
 
     /// Counts one packet forwarded without a line.

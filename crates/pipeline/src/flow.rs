@@ -1,13 +1,10 @@
-//! A packet's flow: what it is found by, and what is remembered of it.
+//! A packet's flow: what it is found by, and what it says of its connection.
 
-use conntrack::FlowKey;
-use conntrack::layout::{FIN, PATH_KNOWN, RST};
-use conntrack::{Flow, InstallError, Installed, NewLine, Rewrite, Table};
-use tables::ZoneId;
-use wire::{Network, Transport, protocol};
+use conntrack::layout::{FIN, PROTOCOL_L2, RST};
+use conntrack::{Flow, FlowKey};
+use wire::{Embedded, Network, Transport, protocol};
 
 use crate::Packet;
-use crate::bridge::Path;
 
 /// FIN, SYN, RST and ACK of a TCP flag byte.
 mod tcp {
@@ -17,28 +14,62 @@ mod tcp {
     pub(super) const ACK: u8 = 16;
 }
 
-/// The key of a packet of a segment in `zone`: by addresses and ports where it has them, else by
-/// its MAC addresses.
+/// The key of a packet: by addresses and ports where it has them, else by its MAC addresses.
 #[inline]
-pub(crate) fn key(packet: &Packet<'_>, zone: ZoneId) -> FlowKey {
-    let (ingress, zone) = (packet.ingress.get(), zone.get());
+pub(crate) fn key(packet: &Packet<'_>) -> FlowKey {
+    let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
     let headers = &packet.headers;
-    if let Network::Ipv4(ip) = headers.network {
-        match ip.transport {
-            Transport::Tcp { sport, dport, .. } => {
-                return FlowKey::ipv4(ip.src, ip.dst, sport, dport, protocol::TCP, ingress, zone);
-            }
-            Transport::Udp { sport, dport } => {
-                return FlowKey::ipv4(ip.src, ip.dst, sport, dport, protocol::UDP, ingress, zone);
-            }
-            Transport::Echo { request, id } => {
-                return FlowKey::echo(ip.src, ip.dst, id, request, ingress, zone);
-            }
-            Transport::None => {}
-        }
+    if let Network::Ipv4(ip) = headers.network
+        && !ip.fragment
+        && let Some(key) = ipv4(ip.src, ip.dst, ip.protocol, ip.transport, ingress, zone)
+    {
+        return key;
     }
     let segment = packet.segment.get();
     FlowKey::l2(headers.dst.0, headers.src.0, headers.ethertype, ingress, segment)
+}
+
+/// The key of a whole packet; one of a protocol without ports has zeros in their place.
+fn ipv4(
+    src: [u8; 4],
+    dst: [u8; 4],
+    number: u8,
+    transport: Transport,
+    ingress: u16,
+    zone: u16,
+) -> Option<FlowKey> {
+    Some(match transport {
+        Transport::Tcp { sport, dport, .. } => {
+            FlowKey::ipv4(src, dst, sport, dport, protocol::TCP, ingress, zone)
+        }
+        Transport::Udp { sport, dport } => {
+            FlowKey::ipv4(src, dst, sport, dport, protocol::UDP, ingress, zone)
+        }
+        Transport::Echo { request, id } => FlowKey::echo(src, dst, id, request, ingress, zone),
+        // ICMP that is neither echo nor error asks hosts of one link things (RFC 1122 §3.2.2).
+        // Protocol 255 is reserved (IANA), and marks lines without addresses.
+        Transport::None if matches!(number, protocol::ICMP | PROTOCOL_L2) => return None,
+        Transport::None => FlowKey::ipv4(src, dst, 0, 0, number, ingress, zone),
+    })
+}
+
+/// The key of the flow an ICMP error belongs to: that of the answers to the packet it quotes.
+pub(crate) fn related(packet: &Packet<'_>, quoted: &Embedded) -> Option<FlowKey> {
+    let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
+    let quoted = ipv4(quoted.src, quoted.dst, quoted.protocol, quoted.transport, ingress, zone)?;
+    Some(quoted.reversed(ingress, zone))
+}
+
+/// Whether it is an answer by its nature: an echo reply opens no connection.
+pub(crate) fn is_answer(packet: &Packet<'_>) -> bool {
+    let Network::Ipv4(ip) = packet.headers.network else { return false };
+    matches!(ip.transport, Transport::Echo { request: false, .. })
+}
+
+/// Whether it asks for a TCP connection or grants one: only then are options negotiated.
+#[inline]
+pub(crate) fn is_syn(packet: &Packet<'_>) -> bool {
+    tcp_flags(packet) & tcp::SYN != 0
 }
 
 /// What the packet says of its connection's end.
@@ -64,53 +95,4 @@ fn tcp_flags(packet: &Packet<'_>) -> u8 {
         },
         _ => 0,
     }
-}
-
-/// Remembers the path of a bridged packet's flow; whether that could be done.
-///
-/// A flow that is known already (its path was not, or was decided under older facts) gets the new
-/// path; one that is not gets a line, and so do its answers, whose path their own first packet
-/// decides.
-pub(crate) fn store(
-    flows: &Table,
-    packet: &Packet<'_>,
-    path: &Path,
-    found: Option<&Flow>,
-    stamp: u32,
-    now: u32,
-) -> bool {
-    let headers = &packet.headers;
-    let (egress, segment) = (path.egress.get(), path.segment.get());
-    let there = Rewrite::bridged(headers.src.0, headers.dst.0, egress, segment, path.vlan);
-    if let Some(found) = found {
-        if !reopens(packet, found) {
-            flows.touch(found, now, state_bits(packet));
-            // Losing the race means another worker just stored the same.
-            let _ = flows.set_path(found, &there, stamp);
-            return true;
-        }
-        flows.remove(found);
-    }
-    let ingress = packet.ingress.get();
-    let mut back = Rewrite::bridged(headers.dst.0, headers.src.0, ingress, segment, 0);
-    back.flags &= !PATH_KNOWN;
-    let original = NewLine { key: packet.key, rewrite: there };
-    let reply = NewLine { key: answers(packet, egress), rewrite: back };
-    match flows.install(&original, &reply, stamp, now) {
-        // Bridging needs no line for the answers of its own: theirs is as good as ours.
-        Ok(Installed::New { .. } | Installed::Existing(_)) | Err(InstallError::ReplyTaken(_)) => {
-            true
-        }
-        Err(InstallError::Full | InstallError::ReplyIsOriginal | InstallError::Contended) => false,
-    }
-}
-
-/// The key of the packets that answer this one, when they come by `ingress`.
-fn answers(packet: &Packet<'_>, ingress: u16) -> FlowKey {
-    if !packet.key.is_l2() {
-        return packet.key.reversed(ingress, packet.key.zone());
-    }
-    let headers = &packet.headers;
-    let segment = packet.segment.get();
-    FlowKey::l2(headers.src.0, headers.dst.0, headers.ethertype, ingress, segment)
 }

@@ -1,6 +1,7 @@
-//! What workers tell the control thread: stations seen, ports that need another hook.
+//! What workers tell the control thread: stations seen, neighbours wanted and heard, ports that
+//! need another hook.
 
-use tables::{Fdb, PortId, SegmentId};
+use tables::{Fdb, Link, PortId, SegmentId};
 use wire::MacAddr;
 
 /// Something the control thread should know.
@@ -14,6 +15,22 @@ pub enum Notice {
         mac: MacAddr,
         /// Where it spoke.
         port: PortId,
+    },
+    /// A packet waits for this neighbour.
+    Wanted {
+        /// Where it is asked for.
+        link: Link,
+        /// Its address.
+        address: [u8; 4],
+    },
+    /// A neighbour said where it is.
+    Heard {
+        /// Its segment.
+        segment: SegmentId,
+        /// Its IPv4 address.
+        address: [u8; 4],
+        /// Its MAC address.
+        mac: MacAddr,
     },
     /// A guest behind an XDP hook leaves checksums to a device that is not there.
     PartialChecksum {
@@ -30,11 +47,19 @@ const NOTICES: usize = 256;
 /// (the Linux bridge's) ageing time of 300 s.
 const TELL_AGAIN: u32 = 30;
 
+/// Where something is remembered: the top bits of a product depend on all of its bits (Fibonacci
+/// hashing).
+fn slot(what: u64) -> usize {
+    (what.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % RECENT
+}
+
 /// One worker's memory of what it has told.
 #[derive(Debug)]
 pub struct Learner {
     /// (segment and address, port, when), by hash of the first.
     recent: Box<[(u64, PortId, u32)]>,
+    /// (link and address by hash, when): neighbours asked for.
+    wanted: Box<[(u64, u32)]>,
     notices: Vec<Notice>,
 }
 
@@ -42,6 +67,7 @@ impl Default for Learner {
     fn default() -> Self {
         Self {
             recent: vec![(0, PortId::NONE, 0); RECENT].into_boxed_slice(),
+            wanted: vec![(0, 0); RECENT].into_boxed_slice(),
             notices: Vec::with_capacity(NOTICES),
         }
     }
@@ -52,9 +78,7 @@ impl Learner {
     #[inline]
     pub fn see(&mut self, fdb: &Fdb, segment: SegmentId, mac: MacAddr, port: PortId, now: u32) {
         let station = u64::from(segment.get()) << 48 | mac.to_u64();
-        // The top bits of a product depend on all bits of the station (Fibonacci hashing).
-        let slot = (station.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % RECENT;
-        let Some(recent) = self.recent.get_mut(slot) else { return };
+        let Some(recent) = self.recent.get_mut(slot(station)) else { return };
         let told = *recent;
         let known = fdb.find(segment, mac);
         if known.is_some_and(|entry| entry.fixed) {
@@ -68,6 +92,27 @@ impl Learner {
         if self.notices.len() < NOTICES {
             *recent = (station, port, now);
             self.notices.push(Notice::Seen { segment, mac, port });
+        }
+    }
+
+    /// A packet waits for a neighbour: tells so once a second.
+    pub(crate) fn want(&mut self, link: Link, address: [u8; 4], now: u32) {
+        let place = match link {
+            Link::Segment(segment) => u64::from(segment.get()),
+            Link::Public(port) => u64::from(port.get()) | 1 << 12,
+        };
+        let who = place << 32 | u64::from(u32::from_be_bytes(address));
+        let Some(wanted) = self.wanted.get_mut(slot(who)) else { return };
+        if *wanted != (who, now) && self.notices.len() < NOTICES {
+            *wanted = (who, now);
+            self.notices.push(Notice::Wanted { link, address });
+        }
+    }
+
+    /// A neighbour spoke, asked or with a new address.
+    pub(crate) fn heard(&mut self, segment: SegmentId, address: [u8; 4], mac: MacAddr) {
+        if self.notices.len() < NOTICES {
+            self.notices.push(Notice::Heard { segment, address, mac });
         }
     }
 

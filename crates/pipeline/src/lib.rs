@@ -8,13 +8,21 @@
 
 mod admit;
 mod bridge;
+mod complain;
+pub mod connect;
 mod counters;
 mod flow;
 mod learn;
+mod open;
 mod packet;
+mod path;
 mod pipeline;
+mod related;
+mod replay;
+mod services;
 mod verdict;
 
+pub use complain::Limiter;
 pub use counters::{Counters, PortCounters};
 pub use learn::{Learner, Notice};
 pub use packet::Packet;

@@ -1,10 +1,12 @@
 //! One frame on its way through the pipeline.
 
 use conntrack::FlowKey;
-use tables::{PortId, SegmentId};
-use wire::{Headers, MacAddr, Network, ethertype, vlan};
+use tables::{PortId, SegmentId, Topology, ZoneId};
+use wire::icmp::{self, IcmpError};
+use wire::{Headers, MacAddr, Network, Station, ethertype, vlan};
 
-use crate::Verdict;
+use crate::pipeline::Step;
+use crate::{DropReason, Verdict};
 
 /// A frame in its chunk of memory, with what is known of it so far.
 #[derive(Debug)]
@@ -16,8 +18,12 @@ pub struct Packet<'a> {
     pub ingress: PortId,
     /// Its headers; meaningful once it is admitted.
     pub headers: Headers,
-    /// Its segment; none until it is admitted.
+    /// Its segment; none on the public side, and until it is admitted.
     pub segment: SegmentId,
+    /// The zone that is in; none on the public side.
+    pub zone: ZoneId,
+    /// Whether it is addressed to the node, which is to route it.
+    pub routed: bool,
     /// Its flow.
     pub key: FlowKey,
     /// The hash of its flow.
@@ -46,6 +52,8 @@ impl<'a> Packet<'a> {
                 network: Network::Other,
             },
             segment: SegmentId::NONE,
+            zone: ZoneId::NONE,
+            routed: false,
             key: FlowKey::l2([0; 6], [0; 6], 0, 0, 0),
             hash: 0,
             verdict: None,
@@ -56,6 +64,21 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.chunk.get(self.head..self.head + self.len).unwrap_or_default()
+    }
+
+    /// The frame as it stands, to be changed in place.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.chunk.get_mut(self.head..self.head + self.len).unwrap_or_default()
+    }
+
+    /// Turns it into an error about itself, from `gateway`; false where there is no room for one.
+    pub(crate) fn become_error(&mut self, error: IcmpError, gateway: Station) -> bool {
+        let l3 = usize::from(self.headers.l3);
+        let Some(range) = icmp::error(self.chunk, self.head, self.len, l3, error, gateway) else {
+            return false;
+        };
+        (self.head, self.len) = range;
+        true
     }
 
     /// Where the frame stands in its chunk: offset of its first byte, and its length.
@@ -77,6 +100,16 @@ impl<'a> Packet<'a> {
         self.head = head;
         self.headers.l3 -= wire::TAG_LEN as u16;
         self.headers.tags = 0;
+    }
+
+    /// Puts back the tag it came with, to go back by the port it came by or to wait.
+    pub(crate) fn retag(&mut self, topology: &Topology) -> Step<()> {
+        let uplink = topology.segment(self.segment).and_then(|segment| segment.uplink);
+        let tag = uplink.filter(|uplink| uplink.port == self.ingress).and_then(|way| way.vlan);
+        match tag {
+            Some(vlan) if !self.tag(vlan) => Err(Verdict::Drop(DropReason::NoRoom)),
+            _ => Ok(()),
+        }
     }
 
     /// Puts a segment's tag on. A frame without room before it keeps its place and says no.

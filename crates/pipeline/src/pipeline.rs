@@ -1,9 +1,13 @@
 //! One packet's life, top to bottom.
 
+use conntrack::layout::{NEXT_HOP, ROUTED};
 use conntrack::{Flow, Table};
-use tables::{Port, Snapshot};
+use tables::{Port, PortId, Route, SegmentId, Snapshot, ZoneId};
+use wire::Network;
 
-use crate::{Counters, DropReason, Learner, Packet, Verdict, admit, bridge, flow};
+use crate::connect::{self, Answer, Question, Refusal, Source};
+use crate::path::{self, Path};
+use crate::{Counters, DropReason, Learner, Limiter, Packet, Verdict, admit, bridge, flow};
 
 /// A stage yields something for the next stage, or ends the packet's journey.
 pub type Step<T> = Result<T, Verdict>;
@@ -17,10 +21,14 @@ pub struct Pipeline<'a> {
     pub flows: &'a Table,
     /// Seconds since the node booted.
     pub now: u32,
+    /// The same in milliseconds.
+    pub now_ms: u64,
     /// This worker's counters.
     pub counters: &'a Counters,
     /// What this worker tells the control thread.
     pub learner: &'a mut Learner,
+    /// How much this worker may still tell senders.
+    pub limiter: &'a mut Limiter,
 }
 
 impl Pipeline<'_> {
@@ -49,70 +57,223 @@ impl Pipeline<'_> {
     fn admit(&self, packet: &mut Packet<'_>) -> Step<()> {
         let port = self.ingress(packet)?;
         admit::headers(packet)?;
-        let zone = admit::segment(&self.tables.topology, port, packet)?;
+        admit::segment(&self.tables.topology, port, packet)?;
         admit::addresses(packet)?;
-        packet.key = flow::key(packet, zone);
+        admit::routed(self.tables, port, packet);
+        packet.key = flow::key(packet);
         packet.hash = self.flows.hash(packet.key);
         Ok(())
     }
 
     fn look_up(&mut self, packet: &mut Packet<'_>) -> Step<Verdict> {
-        let Some(found) = self.flows.find(packet.key, packet.hash) else {
-            return self.decide(packet, None);
-        };
-        if !self.may_replay(packet, &found) {
-            return self.decide(packet, Some(&found));
+        let found = self.flows.find(packet.key, packet.hash);
+        match found.filter(|found| self.may_replay(packet, found)) {
+            Some(found) => {
+                self.flows.touch(&found, self.now, flow::state_bits(packet));
+                self.replay(packet, &found.rewrite())
+            }
+            None => self.decide(packet, found),
         }
-        self.flows.touch(&found, self.now, flow::state_bits(packet));
-        self.replay(packet, found.egress(), found.vlan())
     }
 
-    /// Whether a line's decision holds for this packet: its way is known, it is as new as both
-    /// of its ports, and it leads to this destination within this segment.
+    /// Whether a line's decision holds for this packet: its way is known, it is as new as both of
+    /// its ports, and it is the way of a packet addressed like this one: to the gateway, or to
+    /// this station of this segment.
     fn may_replay(&self, packet: &Packet<'_>, found: &Flow) -> bool {
-        let topology = &self.tables.topology;
-        let fresh = |number| {
-            let port = tables::PortId::new(number).and_then(|id| topology.port(id));
-            port.is_some_and(|port| found.stamp() >= port.stamp)
+        let leads_on = if packet.routed {
+            !found.key().is_l2()
+        } else {
+            found.destination_mac() == packet.headers.dst.0
+                && found.segment() == packet.segment.get()
+                && found.flags() & NEXT_HOP == 0
         };
-        found.path_known()
-            && found.destination_mac() == packet.headers.dst.0
-            && found.segment() == packet.segment.get()
-            && fresh(packet.ingress.get())
-            && fresh(found.egress())
+        leads_on
+            && found.path_known()
+            && self.is_fresh(packet, found)
             && !flow::reopens(packet, found)
     }
 
+    /// Whether nothing that concerns one of its ports as a whole has changed since it was decided.
+    fn is_fresh(&self, packet: &Packet<'_>, found: &Flow) -> bool {
+        let fresh = |number| {
+            let port = PortId::new(number).and_then(|id| self.tables.topology.port(id));
+            port.is_some_and(|port| found.stamp() >= port.stamp)
+        };
+        found.stamp() != 0 && fresh(packet.ingress.get()) && fresh(found.egress())
+    }
+
     /// The slow path: a packet whose connection is not known, or must be asked again.
-    fn decide(&mut self, packet: &mut Packet<'_>, found: Option<&Flow>) -> Step<Verdict> {
+    fn decide(&mut self, packet: &mut Packet<'_>, found: Option<Flow>) -> Step<Verdict> {
+        self.learn(packet)?;
+        self.serve(packet)?;
+        if matches!(packet.headers.network, Network::Ipv4(ip) if ip.icmp_error) {
+            return self.relate(packet);
+        }
+        let known = match found {
+            Some(found) => self.ask_again(packet, found)?,
+            None => None,
+        };
+        let rewrite = match known {
+            Some(found) => {
+                let path = self.next_path(packet, &found)?;
+                self.continue_on(packet, &found, &path)
+            }
+            None => {
+                let answer = self.ask(packet)?;
+                let path = self.first_path(packet, &answer)?;
+                self.open(packet, &answer, &path)?
+            }
+        };
+        self.replay(packet, &rewrite)
+    }
+
+    /// Takes note of who speaks where, and of guests whose checksums nobody would finish.
+    fn learn(&mut self, packet: &Packet<'_>) -> Step<()> {
         let port = self.ingress(packet)?;
         if port.partial_checksums && wire::checksum::is_partial(packet.bytes(), &packet.headers) {
             self.learner.partial_checksum(packet.ingress);
             return Err(Verdict::Drop(DropReason::PartialChecksum));
         }
-        let (source, segment) = (packet.headers.src, packet.segment);
-        self.learner.see(&self.tables.fdb, segment, source, packet.ingress, self.now);
-        let path = bridge::path(self.tables, packet)?;
-        let stored = flow::store(self.flows, packet, &path, found, self.tables.stamp, self.now);
-        if !stored {
-            self.counters.uncached();
+        if packet.segment != SegmentId::NONE {
+            let (source, segment) = (packet.headers.src, packet.segment);
+            self.learner.see(&self.tables.fdb, segment, source, packet.ingress, self.now);
         }
-        self.replay(packet, path.egress.get(), path.vlan)
+        Ok(())
     }
 
-    fn replay(&self, packet: &mut Packet<'_>, egress: u16, vlan: u16) -> Step<Verdict> {
-        let egress = tables::PortId::new(egress).and_then(|id| self.tables.topology.port(id));
-        let Some(egress) = egress else { return Err(Verdict::Drop(DropReason::NoPort)) };
-        if packet.payload_len() > usize::from(egress.mtu) {
-            return Err(Verdict::Drop(DropReason::TooBig));
+    /// What becomes of a new connection.
+    pub(crate) fn ask(&mut self, packet: &mut Packet<'_>) -> Step<Answer> {
+        let Network::Ipv4(ip) = packet.headers.network else { return Ok(bridged(packet)) };
+        if !packet.routed {
+            return Ok(Answer { destination: ip.dst, ..bridged(packet) });
         }
-        if vlan != 0 && !packet.tag(vlan) {
-            return Err(Verdict::Drop(DropReason::NoRoom));
+        let question = Question {
+            ingress: packet.ingress,
+            zone: packet.zone,
+            source: ip.src,
+            destination: ip.dst,
+        };
+        connect::connect(self.tables, &question).map_err(|refusal| match refusal {
+            Refusal::Unreachable(why) => self.lost(packet, path::Lost::Unreachable(why)),
+            Refusal::NoSource => Verdict::Drop(DropReason::NoSource),
+            Refusal::Host => Verdict::Host,
+        })
+    }
+
+    /// A connection whose line is older than one of its ports, or ended, is asked again as it was
+    /// first asked. A line that stays valid is given back; one that does not is gone, and an
+    /// answer never becomes a new connection.
+    fn ask_again(&mut self, packet: &Packet<'_>, found: Flow) -> Step<Option<Flow>> {
+        if flow::reopens(packet, &found) {
+            self.flows.remove(&found);
+            return Ok(None);
         }
-        Ok(Verdict::Forward(egress.id))
+        if self.is_fresh(packet, &found) || self.still_holds(&found) {
+            return Ok(Some(found));
+        }
+        self.flows.remove(&found);
+        match found.is_reply() {
+            true => Err(Verdict::Drop(DropReason::Revoked)),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether the connection would be translated today as it is.
+    fn still_holds(&self, found: &Flow) -> bool {
+        let original = if found.is_reply() { self.flows.at(found.partner()) } else { Some(*found) };
+        let Some(original) = original else { return false };
+        if original.flags() & ROUTED == 0 {
+            return true;
+        }
+        let (key, rewrite) = (original.key(), original.rewrite());
+        let question = Question {
+            ingress: PortId::new(key.ingress()).unwrap_or(PortId::NONE),
+            zone: ZoneId::new(key.zone()).unwrap_or(ZoneId::NONE),
+            source: key.src(),
+            destination: key.dst(),
+        };
+        let was = |new: [u8; 4], own: [u8; 4]| if new == [0; 4] { own } else { new };
+        match connect::connect(self.tables, &question) {
+            Ok(answer) => {
+                let source = match answer.source {
+                    Source::Keep => key.src(),
+                    Source::Float(address) | Source::Shared(address) => address,
+                };
+                source == was(rewrite.source, key.src())
+                    && answer.destination == was(rewrite.destination, key.dst())
+            }
+            // Where the way is lost for now, that is what its packets are told.
+            Err(Refusal::Unreachable(_)) => true,
+            Err(Refusal::NoSource | Refusal::Host) => false,
+        }
+    }
+
+    /// The path of a connection's first packet.
+    fn first_path(&mut self, packet: &mut Packet<'_>, answer: &Answer) -> Step<Path> {
+        match packet.routed {
+            true => self.path_along(packet, answer.route, answer.destination),
+            false => bridge::path(self.tables, packet),
+        }
+    }
+
+    /// The path of a direction whose connection is known.
+    fn next_path(&mut self, packet: &mut Packet<'_>, found: &Flow) -> Step<Path> {
+        let Network::Ipv4(ip) = packet.headers.network else {
+            return bridge::path(self.tables, packet);
+        };
+        if !packet.routed {
+            return bridge::path(self.tables, packet);
+        }
+        let new = found.rewrite().destination;
+        let destination = if new == [0; 4] { ip.dst } else { new };
+        let zone = self.far_zone(found).ok_or(Verdict::Drop(DropReason::Revoked))?;
+        self.path_to(packet, zone, destination)
+    }
+
+    /// The zone a flow's packets leave into: the one its answers come from.
+    pub(crate) fn far_zone(&self, found: &Flow) -> Option<ZoneId> {
+        let partner = self.flows.at(found.partner())?;
+        Some(ZoneId::new(partner.key().zone()).unwrap_or(ZoneId::NONE))
+    }
+
+    /// The path to a destination in a zone.
+    pub(crate) fn path_to(
+        &mut self,
+        packet: &mut Packet<'_>,
+        zone: ZoneId,
+        destination: [u8; 4],
+    ) -> Step<Path> {
+        let unknown = Route::Unreachable(tables::Unreachable::Net);
+        let mut route =
+            self.tables.routes.find(zone, destination).map_or(unknown, |(_, route)| route);
+        if let (Route::Public { .. }, Network::Ipv4(ip)) = (route, packet.headers.network) {
+            route = connect::way_out(self.tables, packet.zone, ip.src, route);
+        }
+        self.path_along(packet, route, destination)
+    }
+
+    /// The path along a route; a packet without one is answered, or waits.
+    pub(crate) fn path_along(
+        &mut self,
+        packet: &mut Packet<'_>,
+        route: Route,
+        destination: [u8; 4],
+    ) -> Step<Path> {
+        path::along(self.tables, route, destination, packet.segment)
+            .map_err(|lost| self.lost(packet, lost))
     }
 
     fn ingress(&self, packet: &Packet<'_>) -> Step<&Port> {
         self.tables.topology.port(packet.ingress).ok_or(Verdict::Drop(DropReason::NoPort))
+    }
+}
+
+/// What becomes of a packet that is bridged: nothing is changed in it.
+fn bridged(packet: &Packet<'_>) -> Answer {
+    Answer {
+        destination: [0; 4],
+        zone: packet.zone,
+        source: Source::Keep,
+        route: Route::Segment(packet.segment),
     }
 }

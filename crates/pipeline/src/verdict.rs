@@ -1,6 +1,6 @@
 //! What happens to a packet.
 
-use tables::{PortId, SegmentId};
+use tables::{Link, PortId, SegmentId};
 
 /// The end of a packet's way through the pipeline; every packet gets exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,8 +9,16 @@ pub enum Verdict {
     Forward(PortId),
     /// Leaves, as it is, by every port of the segment but the one it came by.
     Flood(SegmentId),
+    /// Leaves by this port in fragments: it is larger than the port takes, and may be cut.
+    Fragment(PortId),
+    /// It is an answer by now, and leaves by the port it came by.
+    Reply(PortId),
+    /// Waits, as it came, until this neighbour is known.
+    Hold(Link, [u8; 4]),
     /// Goes back to the stack of the NIC it came by: it is the host's.
     Host,
+    /// Was for the node itself, which has read it: an answer to its own question.
+    Taken,
     /// Ends here.
     Drop(DropReason),
 }
@@ -74,6 +82,33 @@ drop_reasons! {
     NoRoom = "no_room",
     /// A guest left its checksum to a device, and a veth with XDP has none; the port moves to tc.
     PartialChecksum = "partial_checksum",
+    /// Its time to live ran out here, and its sender could not be told (any more).
+    Ttl = "ttl",
+    /// Nobody knows the way to its destination, and its sender could not be told (any more).
+    NoRoute = "no_route",
+    /// Its neighbour does not answer, and its sender could not be told (any more).
+    NoNeighbour = "no_neighbour",
+    /// Larger than the next link takes and not to be cut; its sender could not be told (any more).
+    NeedsFragments = "needs_fragments",
+    /// It waited for its neighbour until others needed the room.
+    HoldFull = "hold_full",
+    /// It waited for its neighbour longer than anybody waits.
+    Unresolved = "unresolved",
+    /// It would leave with an address nobody can answer to: its source is in no network here, or
+    /// `routing_source_ip` is not set.
+    NoSource = "no_source",
+    /// No port of the shared source address is free towards its destination.
+    NoPorts = "no_ports",
+    /// A fragment whose addresses would have to change.
+    NatFragment = "nat_fragment",
+    /// An ICMP error or echo reply that belongs to no connection here.
+    Unrelated = "unrelated",
+    /// An answer in a connection that has been ended: a floating address went elsewhere.
+    Revoked = "revoked",
+    /// A new connection, and the table has no room for it.
+    TableFull = "table_full",
+    /// A new connection, and its VM has as many as it may.
+    Quota = "quota",
 }
 
 #[cfg(test)]

@@ -41,8 +41,11 @@ fn allocations(work: impl FnOnce()) -> u64 {
 
 #[test]
 fn hits_misses_floods_and_drops_allocate_nothing() {
-    let plan =
-        NodePlan { segments: vec![(1, Some(100))], vifs: vec![(1, 1), (2, 1)], known: false };
+    let plan = NodePlan {
+        segments: vec![(1, Some(100))],
+        vifs: vec![(1, 1), (2, 1)],
+        ..NodePlan::default()
+    };
     let mut node = Node::new(&plan);
     let vm = |n: u8| (vm_mac(n), [10, 0, 0, n]);
     let mut chunks: Vec<Vec<u8>> = (0..32u16)
@@ -71,7 +74,9 @@ fn hits_misses_floods_and_drops_allocate_nothing() {
             flows: &node.flows,
             now: node.now + round,
             counters: &node.counters,
+            now_ms: 0,
             learner: &mut node.learner,
+            limiter: &mut node.limiter,
         };
         let calls = allocations(|| pipeline.forward(&mut batch));
         assert_eq!(calls, 0, "in round {round}");

@@ -1,5 +1,7 @@
 //! Which ports and segments there are, and which tag on which NIC belongs to whom.
 
+use wire::MacAddr;
+
 use crate::{Port, PortId, PortKind, Segment, SegmentId};
 
 /// Entries of a table indexed by a twelve-bit number.
@@ -52,6 +54,13 @@ impl Topology {
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(id.index())?.as_ref()
+    }
+
+    /// The node's own address on this port.
+    #[inline]
+    #[must_use]
+    pub fn mac(&self, id: PortId) -> MacAddr {
+        self.port(id).map_or(MacAddr::ZERO, |port| port.mac)
     }
 
     /// The segment of this number.

@@ -12,6 +12,6 @@ mod pcap;
 mod world;
 
 pub use frames::{arp_reply, arp_request, echo, ethernet, ipv6_multicast, tag, tcp, udp, vm_mac};
-pub use node::{Node, NodePlan};
+pub use node::{Node, NodePlan, ROUTER};
 pub use pcap::Pcap;
 pub use world::{Sent, World};

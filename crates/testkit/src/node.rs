@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conntrack::Table;
-use pipeline::{Counters, Learner, Notice, Packet, Pipeline, Verdict};
+use ipnet::Ipv4Net;
+use pipeline::{Counters, Learner, Limiter, Notice, Packet, Pipeline, Verdict};
 use tables::{
-    Egress, Fdb, FdbEntry, GATEWAY_MAC, Port, PortId, PortKind, Segment, SegmentId, Snapshot,
-    Topology, Uplink, ZoneId,
+    Egress, Fdb, FdbEntry, Float, GATEWAY_MAC, Gateway, Link, Nat, Neighbour, Neighbours, NextHop,
+    Port, PortId, PortKind, Route, Routes, Segment, SegmentId, Snapshot, Snat, Topology, Uplink,
+    ZoneId,
 };
-use wire::MacAddr;
+use wire::{MacAddr, Station};
 
 /// Room before a frame, as a NIC leaves it.
 const HEADROOM: usize = 256;
@@ -17,16 +19,30 @@ const HEADROOM: usize = 256;
 const LINES: usize = 1 << 12;
 
 /// What a node consists of: segments (number, VLAN) and vifs (VM number, segment number).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NodePlan {
     pub segments: Vec<(u16, Option<u16>)>,
     pub vifs: Vec<(u8, u16)>,
-    /// Whether configuration tells the vifs' addresses.
+    /// Whether configuration tells the vifs' MAC addresses.
     pub known: bool,
+    /// The node's number: of its own MAC addresses.
+    pub number: u8,
+    /// Segments it routes for, with its address and whether others have that too.
+    pub gateways: Vec<(u16, [u8; 4], bool)>,
+    /// Its address on the public side, where it is routed to the upstream router.
+    pub public: Option<[u8; 4]>,
+    /// The vifs' IPv4 addresses.
+    pub addresses: Vec<(u8, [u8; 4])>,
+    /// Floating addresses of its VMs.
+    pub floats: Vec<([u8; 4], u8)>,
 }
 
-/// The trunk's port number; VM N's vif is 10 + N, segment S's host port 100 + S.
+/// The trunk's and the public NIC's port number; VM N's vif is 10 + N, segment S's host port
+/// 100 + S.
 pub(crate) const TRUNK: u16 = 1;
+pub(crate) const PUBLIC: u16 = 2;
+/// The upstream router.
+pub const ROUTER: Station = Station { mac: MacAddr([2, 0, 0, 0, 9, 9]), address: [91, 207, 15, 1] };
 
 /// One node.
 #[derive(Debug)]
@@ -35,14 +51,22 @@ pub struct Node {
     pub flows: Table,
     pub counters: Counters,
     pub learner: Learner,
+    pub limiter: Limiter,
     pub now: u32,
+    /// Frames that wait for a neighbour.
+    pub held: Vec<(PortId, Vec<u8>)>,
+}
+
+/// A node's own MAC address on a NIC.
+fn nic_mac(node: u8, port: u16) -> MacAddr {
+    MacAddr([2, 0, 0, 0, node, port as u8])
 }
 
 pub(crate) fn port_id(number: u16) -> PortId {
     PortId::new(number).unwrap()
 }
 
-fn port(number: u16, kind: PortKind, segment: u16) -> Port {
+fn port(node: u8, number: u16, kind: PortKind, segment: u16) -> Port {
     let segment = SegmentId::new(segment).unwrap_or(SegmentId::NONE);
     let id = port_id(number);
     Port {
@@ -51,7 +75,10 @@ fn port(number: u16, kind: PortKind, segment: u16) -> Port {
         segment,
         egress: Egress::Punt,
         public: kind == PortKind::Public,
-        mac: GATEWAY_MAC,
+        mac: match kind {
+            PortKind::Vif | PortKind::Host => GATEWAY_MAC,
+            PortKind::Trunk | PortKind::Public => nic_mac(node, number),
+        },
         mtu: 1500,
         stamp: 1,
         partial_checksums: false,
@@ -61,15 +88,18 @@ fn port(number: u16, kind: PortKind, segment: u16) -> Port {
 impl Node {
     /// A node with empty tables of connections and counters.
     pub fn new(plan: &NodePlan) -> Self {
-        let mut ports = vec![port(TRUNK, PortKind::Trunk, 0)];
+        let mut ports = vec![
+            port(plan.number, TRUNK, PortKind::Trunk, 0),
+            port(plan.number, PUBLIC, PortKind::Public, 0),
+        ];
         let mut fdb = Fdb::default();
         let mut members: BTreeMap<u16, Vec<PortId>> = BTreeMap::new();
         for (segment, _) in &plan.segments {
-            ports.push(port(100 + segment, PortKind::Host, *segment));
+            ports.push(port(plan.number, 100 + segment, PortKind::Host, *segment));
             members.insert(*segment, vec![port_id(TRUNK), port_id(100 + segment)]);
         }
         for (vm, segment) in &plan.vifs {
-            let vif = port(10 + u16::from(*vm), PortKind::Vif, *segment);
+            let vif = port(plan.number, 10 + u16::from(*vm), PortKind::Vif, *segment);
             members.get_mut(segment).unwrap().push(vif.id);
             if plan.known {
                 let entry = FdbEntry { port: vif.id, fixed: true };
@@ -78,28 +108,37 @@ impl Node {
             ports.push(vif);
         }
         let segments = plan.segments.iter().map(|(number, vlan)| Segment {
-            id: SegmentId::new(*number).unwrap(),
-            zone: ZoneId::new(1).unwrap(),
+            id: segment_id(*number),
+            zone: zone(),
             uplink: Some(Uplink { port: port_id(TRUNK), vlan: *vlan }),
             members: members[number].clone(),
-            gateway: None,
+            gateway: plan
+                .gateways
+                .iter()
+                .find(|(segment, ..)| segment == number)
+                .map(|(_, address, shared)| Gateway { address: *address, shared: *shared }),
             host: port_id(100 + number),
             taken_up: None,
             clamp_mss: None,
         });
         let topology = Arc::new(Topology::new(ports, segments.collect()));
+        let tables = Snapshot {
+            generation: 1,
+            stamp: 1,
+            topology,
+            fdb: Arc::new(fdb),
+            routes: Arc::new(routes(plan)),
+            neighbours: Arc::new(neighbours(plan)),
+            nat: Arc::new(nat(plan)),
+        };
         Self {
-            tables: Snapshot {
-                generation: 1,
-                stamp: 1,
-                topology,
-                fdb: Arc::new(fdb),
-                ..Snapshot::default()
-            },
+            tables,
             flows: Table::in_memory(LINES, 0x5eed),
             counters: Counters::default(),
             learner: Learner::default(),
+            limiter: Limiter::default(),
             now: 1000,
+            held: Vec::new(),
         }
     }
 
@@ -113,19 +152,33 @@ impl Node {
             tables: &self.tables,
             flows: &self.flows,
             now: self.now,
+            now_ms: u64::from(self.now) * 1000,
             counters: &self.counters,
             learner: &mut self.learner,
+            limiter: &mut self.limiter,
         };
         pipeline.forward(&mut batch);
         let verdict = batch[0].verdict.unwrap();
         let bytes = batch[0].bytes().to_vec();
-        self.learn();
-        (verdict, self.dispatch(ingress, verdict, &bytes))
+        if let Verdict::Hold(..) = verdict {
+            self.held.push((ingress, bytes.clone()));
+        }
+        let asked = self.learn();
+        let mut sent = self.dispatch(ingress, verdict, &bytes);
+        sent.extend(asked);
+        (verdict, sent)
+    }
+
+    /// Frames that waited, to be received again.
+    pub fn release(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        std::mem::take(&mut self.held)
     }
 
     fn dispatch(&self, from: PortId, verdict: Verdict, frame: &[u8]) -> Vec<(PortId, Vec<u8>)> {
         match verdict {
-            Verdict::Forward(port) => vec![(port, frame.to_vec())],
+            Verdict::Forward(port) | Verdict::Reply(port) | Verdict::Fragment(port) => {
+                vec![(port, frame.to_vec())]
+            }
             Verdict::Flood(segment) => {
                 let segment = self.tables.topology.segment(segment).unwrap();
                 let uplink = segment.uplink.unwrap();
@@ -137,17 +190,54 @@ impl Node {
                     })
                     .collect()
             }
-            Verdict::Host | Verdict::Drop(_) => Vec::new(),
+            Verdict::Host | Verdict::Taken | Verdict::Hold(..) | Verdict::Drop(_) => Vec::new(),
         }
     }
 
-    fn learn(&mut self) {
+    /// Does what the control thread would; the questions it asks.
+    fn learn(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        let mut asked = Vec::new();
         let notices: Vec<Notice> = self.learner.notices().collect();
         for notice in notices {
-            if let Notice::Seen { segment, mac, port } = notice {
-                self.station(segment, mac, port);
+            match notice {
+                Notice::Seen { segment, mac, port } => self.station(segment, mac, port),
+                Notice::Heard { segment, address, mac } => {
+                    self.neighbour(segment, address, Neighbour::At(mac));
+                }
+                Notice::Wanted { link: Link::Segment(segment), address } => {
+                    asked.extend(self.ask(segment, address));
+                }
+                Notice::Wanted { .. } | Notice::PartialChecksum { .. } => {}
             }
         }
+        asked
+    }
+
+    /// An ARP request by every port of a segment.
+    fn ask(&self, segment: SegmentId, address: [u8; 4]) -> Vec<(PortId, Vec<u8>)> {
+        let segment = self.tables.topology.segment(segment).unwrap();
+        let gateway = segment.gateway.unwrap();
+        let uplink = segment.uplink.unwrap();
+        let guests = segment.members.iter().filter(|port| **port != segment.host);
+        guests
+            .map(|port| {
+                let on_trunk = *port == uplink.port;
+                let speaker = if on_trunk && gateway.shared { [0; 4] } else { gateway.address };
+                let sender = Station { mac: self.tables.topology.mac(*port), address: speaker };
+                let frame = wire::arp::request(sender, address, MacAddr::BROADCAST);
+                match uplink.vlan {
+                    Some(vlan) if on_trunk => (*port, crate::tag(&frame, vlan)),
+                    _ => (*port, frame.to_vec()),
+                }
+            })
+            .collect()
+    }
+
+    /// Puts a neighbour of a segment in force.
+    pub fn neighbour(&mut self, segment: SegmentId, address: [u8; 4], neighbour: Neighbour) {
+        let mut neighbours = Neighbours::clone(&self.tables.neighbours);
+        neighbours.insert(segment, address, neighbour);
+        self.tables.neighbours = Arc::new(neighbours);
     }
 
     /// Puts a learned station into the fdb.
@@ -156,4 +246,70 @@ impl Node {
         fdb.insert(segment, mac, FdbEntry { port, fixed: false });
         self.tables.fdb = Arc::new(fdb);
     }
+}
+
+pub(crate) fn segment_id(number: u16) -> SegmentId {
+    SegmentId::new(number).unwrap()
+}
+
+fn zone() -> ZoneId {
+    ZoneId::new(1).unwrap()
+}
+
+fn net(address: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new(address.into(), prefix).unwrap().trunc()
+}
+
+fn routes(plan: &NodePlan) -> Routes {
+    let mut routes = Routes::default();
+    for (segment, address, _) in &plan.gateways {
+        routes.insert(zone(), net(*address, 24), Route::Segment(segment_id(*segment)));
+        routes.insert(zone(), net(*address, 32), Route::Host);
+    }
+    if let Some(address) = plan.public {
+        let port = port_id(PUBLIC);
+        let up = Route::Public { port, via: Some(ROUTER.address) };
+        routes.insert(ZoneId::NONE, net([0; 4], 0), up);
+        routes.insert(ZoneId::NONE, net(address, 24), Route::Public { port, via: None });
+        routes.insert(zone(), net(address, 32), Route::Host);
+    }
+    routes
+}
+
+fn neighbours(plan: &NodePlan) -> Neighbours {
+    let mut neighbours = Neighbours::default();
+    for (vm, address) in &plan.addresses {
+        let (_, segment) = plan.vifs.iter().find(|(number, _)| number == vm).unwrap();
+        let at = Neighbour::At(crate::vm_mac(*vm));
+        neighbours.insert(segment_id(*segment), *address, at);
+    }
+    // All that is on the public link; where frames go there, the router decides in this world.
+    let neighbour = Some(Neighbour::At(ROUTER.mac));
+    for (number, last) in [(1, 1), (2, 105), (3, 106)] {
+        let hop = NextHop { port: port_id(PUBLIC), address: [91, 207, 15, last], neighbour };
+        neighbours.insert_hop(number, hop);
+    }
+    neighbours
+}
+
+fn nat(plan: &NodePlan) -> Nat {
+    let mut nat = Nat::default();
+    nat.source = plan.public;
+    for (_, address, _) in &plan.gateways {
+        nat.insert_source(zone(), net(*address, 24), Snat::Public);
+    }
+    for (address, vm) in &plan.floats {
+        let (_, segment) = plan.vifs.iter().find(|(number, _)| number == vm).unwrap();
+        let (_, fixed) = plan.addresses.iter().find(|(number, _)| number == vm).unwrap();
+        nat.insert_float(Float {
+            address: *address,
+            fixed: *fixed,
+            segment: segment_id(*segment),
+            zone: zone(),
+            vif: port_id(10 + u16::from(*vm)),
+            port: port_id(PUBLIC),
+            way: None,
+        });
+    }
+    nat
 }

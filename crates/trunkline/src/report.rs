@@ -40,7 +40,7 @@ impl Node {
             verdicts: Verdicts {
                 forward: self.workers.sum(|counters| &counters.forward),
                 flood: self.workers.sum(|counters| &counters.flood),
-                reply: 0,
+                reply: self.workers.sum(|counters| &counters.reply),
                 host: self.workers.sum(|counters| &counters.host),
             },
             drops,

@@ -30,6 +30,7 @@ impl Node {
                 Notice::Seen { segment, mac, port } => {
                     news |= self.seen((segment, mac), port, now);
                 }
+                Notice::Wanted { .. } | Notice::Heard { .. } => {}
                 Notice::PartialChecksum { port } => self.finish_checksums(port).await?,
             }
         }

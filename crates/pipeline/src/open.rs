@@ -1,0 +1,227 @@
+//! Opening a connection, and remembering the way of a direction of one that is open.
+
+use conntrack::layout::{PATH_KNOWN, REWRITES, ROUTED};
+use conntrack::{Flow, FlowKey, InstallError, Installed, NewLine, Rewrite};
+use tables::ZoneId;
+use wire::{Network, Translation, Transport};
+
+use crate::connect::{Answer, Source};
+use crate::path::{Path, translation};
+use crate::pipeline::Step;
+use crate::{DropReason, Packet, Pipeline, Verdict, flow};
+
+/// Ports of a shared address that are tried for a new connection. With half of all ports taken
+/// towards one destination, 64 tries fail once in 10^19.
+const PORT_TRIES: u16 = 64;
+
+impl Pipeline<'_> {
+    /// Gives a known flow its path.
+    pub(crate) fn continue_on(&self, packet: &Packet<'_>, found: &Flow, path: &Path) -> Rewrite {
+        let nat = translation(&found.rewrite());
+        let rewrite = path.rewrite(packet, &nat, found.flags() & ROUTED);
+        self.flows.touch(found, self.now, flow::state_bits(packet));
+        // Losing the race means another worker just stored the same.
+        let _ = self.flows.set_path(found, &rewrite, self.tables.stamp);
+        rewrite
+    }
+
+    /// Opens a connection for its first packet; where nothing is remembered, its rewrite all the
+    /// same.
+    pub(crate) fn open(
+        &mut self,
+        packet: &Packet<'_>,
+        answer: &Answer,
+        path: &Path,
+    ) -> Step<Rewrite> {
+        let (original, reply) = nat_of(packet, answer);
+        if is_stateless(packet) {
+            let changes = original != Translation::default();
+            return match (changes, flow::is_answer(packet)) {
+                (false, _) => Ok(path.rewrite(packet, &original, 0)),
+                (true, true) => Err(Verdict::Drop(DropReason::Unrelated)),
+                (true, false) => Err(Verdict::Drop(DropReason::NatFragment)),
+            };
+        }
+        match answer.source {
+            Source::Shared(_) => self.open_shared(packet, path, original, reply),
+            Source::Keep | Source::Float(_) => self.open_plain(packet, path, original, reply),
+        }
+    }
+
+    /// Opens a connection whose ports stay.
+    fn open_plain(
+        &mut self,
+        packet: &Packet<'_>,
+        path: &Path,
+        original: Translation,
+        reply: Translation,
+    ) -> Step<Rewrite> {
+        let rewrite = self.rewrite(packet, path, original);
+        match self.install(packet, path, rewrite, reply) {
+            Ok(Installed::New { .. }) => Ok(rewrite),
+            Ok(Installed::Existing(flow)) if flow.path_known() => Ok(flow.rewrite()),
+            Ok(Installed::Existing(flow)) => Ok(self.continue_on(packet, &flow, path)),
+            Err(why) if rewrite.flags & REWRITES == 0 => self.open_without(why, rewrite),
+            Err(why) => Err(Verdict::Drop(refusal(why))),
+        }
+    }
+
+    /// Nothing is translated, so that the packet can go on though nothing is remembered of it.
+    fn open_without(&self, why: InstallError, rewrite: Rewrite) -> Step<Rewrite> {
+        match why {
+            // The answers have a line already: theirs is as good as ours would be.
+            InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal => Ok(rewrite),
+            InstallError::Full | InstallError::Contended => {
+                self.counters.uncached();
+                Ok(rewrite)
+            }
+        }
+    }
+
+    /// Opens a connection that leaves with a shared address: with its own port, if that is ours to
+    /// give and free towards this destination, else with the first free one of some.
+    fn open_shared(
+        &mut self,
+        packet: &Packet<'_>,
+        path: &Path,
+        original: Translation,
+        reply: Translation,
+    ) -> Step<Rewrite> {
+        let own = packet.key.sport();
+        let has_ports = matches!(packet.headers.network, Network::Ipv4(ip)
+            if ip.transport != Transport::None)
+            && own != 0;
+        for port in candidates(&self.tables.nat.ports, own, has_ports, packet.hash ^ self.now_ms) {
+            let changed = if port == own { 0 } else { port };
+            let original = Translation { source_port: changed, ..original };
+            let back = if port == own { 0 } else { own };
+            let reply = Translation { destination_port: back, ..reply };
+            let rewrite = self.rewrite(packet, path, original);
+            match self.install(packet, path, rewrite, reply) {
+                Ok(Installed::New { .. }) => return Ok(rewrite),
+                Ok(Installed::Existing(flow)) if flow.path_known() => return Ok(flow.rewrite()),
+                Ok(Installed::Existing(flow)) => return Ok(self.continue_on(packet, &flow, path)),
+                Err(InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal) => {}
+                Err(why) => return Err(Verdict::Drop(refusal(why))),
+            }
+        }
+        Err(Verdict::Drop(DropReason::NoPorts))
+    }
+
+    fn rewrite(&self, packet: &Packet<'_>, path: &Path, nat: Translation) -> Rewrite {
+        path.rewrite(packet, &nat, if packet.routed { ROUTED } else { 0 })
+    }
+
+    /// Installs both lines. The way of the answers is decided by their own first packet.
+    fn install(
+        &self,
+        packet: &Packet<'_>,
+        path: &Path,
+        rewrite: Rewrite,
+        reply: Translation,
+    ) -> Result<Installed, InstallError> {
+        let headers = &packet.headers;
+        let ingress = packet.ingress.get();
+        let back = Rewrite {
+            source: reply.source,
+            destination: reply.destination,
+            source_port: reply.source_port,
+            destination_port: reply.destination_port,
+            flags: rewrite.flags & (REWRITES | ROUTED) & !PATH_KNOWN,
+            ..Rewrite::bridged(headers.dst.0, headers.src.0, ingress, packet.segment.get(), 0)
+        };
+        let key = answers(packet, path, &rewrite, self.zone_of(path));
+        let original = NewLine { key: packet.key, rewrite };
+        let reply = NewLine { key, rewrite: back };
+        self.flows.install(&original, &reply, self.tables.stamp, self.now)
+    }
+
+    /// The zone answers come from that come by this path.
+    fn zone_of(&self, path: &Path) -> ZoneId {
+        let segment = self.tables.topology.segment(path.segment);
+        segment.map_or(ZoneId::NONE, |segment| segment.zone)
+    }
+}
+
+/// Packets of which nothing is remembered: those without a key of their own when they are routed,
+/// and answers nobody asked for.
+fn is_stateless(packet: &Packet<'_>) -> bool {
+    (packet.routed && packet.key.is_l2()) || flow::is_answer(packet)
+}
+
+/// What changes in the packets of either direction, but for ports.
+fn nat_of(packet: &Packet<'_>, answer: &Answer) -> (Translation, Translation) {
+    let mut original = Translation::default();
+    let mut reply = Translation::default();
+    let Network::Ipv4(ip) = packet.headers.network else { return (original, reply) };
+    if answer.destination != ip.dst {
+        original.destination = answer.destination;
+        reply.source = ip.dst;
+    }
+    if let Source::Float(address) | Source::Shared(address) = answer.source {
+        original.source = address;
+        reply.destination = ip.src;
+    }
+    (original, reply)
+}
+
+/// The key of the packets that answer this one's flow, rewritten as it is.
+fn answers(packet: &Packet<'_>, path: &Path, rewrite: &Rewrite, zone: ZoneId) -> FlowKey {
+    let ingress = path.egress.get();
+    let key = packet.key;
+    if key.is_l2() {
+        let headers = &packet.headers;
+        let segment = packet.segment.get();
+        return FlowKey::l2(headers.src.0, headers.dst.0, headers.ethertype, ingress, segment);
+    }
+    let or = |new: [u8; 4], own: [u8; 4]| if new == [0; 4] { own } else { new };
+    let port = |new: u16, own: u16| if new == 0 { own } else { new };
+    FlowKey::ipv4(
+        or(rewrite.destination, key.dst()),
+        or(rewrite.source, key.src()),
+        port(rewrite.destination_port, key.dport()),
+        port(rewrite.source_port, key.sport()),
+        key.protocol(),
+        ingress,
+        zone.get(),
+    )
+}
+
+/// The ports to try: its own where it is in the range, then some from anywhere in it on.
+fn candidates(
+    range: &std::ops::RangeInclusive<u16>,
+    own: u16,
+    has_ports: bool,
+    seed: u64,
+) -> impl Iterator<Item = u16> {
+    let (first, count) = (*range.start(), u64::from(range.end() - range.start()) + 1);
+    // The top bits of a product depend on all bits of the seed.
+    let start = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % count;
+    let keep = (range.contains(&own) || !has_ports).then_some(own);
+    let others = (0..if has_ports { PORT_TRIES } else { 0 })
+        .map(move |at| first + ((start + u64::from(at)) % count) as u16);
+    keep.into_iter().chain(others)
+}
+
+fn refusal(why: InstallError) -> DropReason {
+    match why {
+        InstallError::Full | InstallError::Contended => DropReason::TableFull,
+        InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal => DropReason::NoPorts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_the_range_is_tried_first_and_all_tries_are_in_the_range() {
+        let range = 20_000..=45_999;
+        let own: Vec<u16> = candidates(&range, 33_333, true, 7).collect();
+        assert_eq!((own[0], own.len()), (33_333, 65));
+        let other: Vec<u16> = candidates(&range, 80, true, 7).collect();
+        assert!(other.len() == 64 && other.iter().all(|port| range.contains(port)));
+        assert_eq!(candidates(&(1..=3), 9, true, 5).take(3).collect::<Vec<_>>().len(), 3);
+        assert_eq!(candidates(&range, 0, false, 5).collect::<Vec<_>>(), [0]);
+    }
+}
