@@ -30,6 +30,12 @@ TOML
         printf '\n[[vif]]\nname = "vnet%s"\nnetwork = "%s"\nmac = "%s"\naddresses = ["%s"]\n' \
             "$n" "${vm_segment[$n]}" "$(vm_mac "$n")" "${vm_address[$n]}"
     done
+    # FlatManager knows no floating addresses either.
+    [[ $manager != flat ]] || return 0
+    for n in "${vms[@]}"; do
+        [[ $(vm_node "$n") == "$node" && -n ${floating[$n]:-} ]] || continue
+        printf '\n[[floating_ip]]\naddress = "%s"\nfixed = "%s"\n' "${floating[$n]}" "${vm_address[$n]}"
+    done
 }
 
 need_bpffs() {

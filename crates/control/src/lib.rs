@@ -29,6 +29,7 @@ pub mod flags;
 mod keys;
 pub mod learn;
 pub mod model;
+pub mod neighbours;
 pub mod netlink;
 pub mod numbers;
 pub mod report;
