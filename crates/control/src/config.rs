@@ -21,6 +21,9 @@ use crate::keys::{known, nearest};
 /// The file that is read when no other is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/trunkline/trunkline.toml";
 
+/// The lists of tables a file may have.
+const TABLES: [&str; 7] = ["network", "vif", "fdb", "route", "neighbour", "pool", "floating_ip"];
+
 /// Why a configuration is refused: where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -65,6 +68,67 @@ pub struct NetworkEntry {
     pub mtu: Option<u32>,
     /// Learned MACs at most.
     pub fdb_limit: Option<u32>,
+    /// Every node has the same gateway address; else the node's `share_dhcp_address`.
+    pub share_address: Option<bool>,
+    /// The one node that is the gateway (nova's single-host mode); else every node that names one.
+    pub host: Option<String>,
+    /// A router on the trunk or at the provider that is the gateway instead.
+    pub external_gateway: Option<Ipv4Addr>,
+    /// Its addresses are public: routed, never translated.
+    #[serde(default)]
+    pub public: bool,
+    /// Largest TCP segment through its gateway, bytes.
+    pub clamp_mss: Option<u16>,
+}
+
+/// One `[[route]]`: a way by a router in a network.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteEntry {
+    /// Where to.
+    pub to: Ipv4Net,
+    /// The router, in a network of the zone.
+    pub via: Ipv4Addr,
+    /// Else "default".
+    pub zone: Option<String>,
+}
+
+/// One `[[neighbour]]`: a VM on another node that need not be asked for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeighbourEntry {
+    /// Name of the network.
+    pub network: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC.
+    pub mac: String,
+}
+
+/// One `[[pool]]`: where floating addresses are answered for, and the way out of their VMs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolEntry {
+    /// Name of the pool.
+    pub name: String,
+    /// A router on the public NIC; else the node's own routes.
+    pub next_hop: Option<Ipv4Addr>,
+    /// The NIC; else `public_interface`.
+    pub interface: Option<String>,
+}
+
+/// One `[[floating_ip]]`: nova's row in its floating_ips table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatingEntry {
+    /// The floating address.
+    pub address: Ipv4Addr,
+    /// The VM's own.
+    pub fixed: Ipv4Addr,
+    /// Name of the VM's network, where two zones have that address.
+    pub network: Option<String>,
+    /// Name of its pool.
+    pub pool: Option<String>,
 }
 
 /// One `[[vif]]`: the interface of a VM on this node.
@@ -139,6 +203,14 @@ pub struct File {
     pub vifs: Vec<Entry<VifEntry>>,
     /// Static fdb entries in the order of the file.
     pub fdb: Vec<Entry<FdbEntry>>,
+    /// Static routes in the order of the file.
+    pub routes: Vec<Entry<RouteEntry>>,
+    /// Known neighbours in the order of the file.
+    pub neighbours: Vec<Entry<NeighbourEntry>>,
+    /// Pools of floating addresses in the order of the file.
+    pub pools: Vec<Entry<PoolEntry>>,
+    /// Floating addresses in the order of the file.
+    pub floats: Vec<Entry<FloatingEntry>>,
 }
 
 impl File {
@@ -179,9 +251,14 @@ impl File {
         let networks = source.tables(&mut table, "network")?;
         let vifs = source.tables(&mut table, "vif")?;
         let fdb = source.tables(&mut table, "fdb")?;
+        let routes = source.tables(&mut table, "route")?;
+        let neighbours = source.tables(&mut table, "neighbour")?;
+        let pools = source.tables(&mut table, "pool")?;
+        let floats = source.tables(&mut table, "floating_ip")?;
         let top = Spanned::new(span, DeValue::Table(table));
-        let Entry { value: settings, lines } = source.entry(top, &["network", "vif", "fdb"])?;
-        Ok(Self { name: name.into(), settings, lines, networks, vifs, fdb })
+        let Entry { value: settings, lines } = source.entry(top, &TABLES)?;
+        let name = name.into();
+        Ok(Self { name, settings, lines, networks, vifs, fdb, routes, neighbours, pools, floats })
     }
 }
 

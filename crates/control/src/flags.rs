@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::nearest;
@@ -46,6 +47,35 @@ pub struct Flags {
     /// Address that tenants without a floating address are seen with
     #[arg(long, value_name = "ADDRESS")]
     pub routing_source_ip: Option<Ipv4Addr>,
+
+    /// Every node is the same gateway address of a network, not each its own [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub share_dhcp_address: Option<bool>,
+    /// Route to every known network (eager), or as nova to those with a VM here (on-demand)
+    /// [default: eager]
+    #[arg(long, value_name = "WHEN")]
+    pub provision: Option<Provision>,
+    /// One range of tenants for all of NAT, as nova had it before Grizzly [default: each network's]
+    #[arg(long, value_name = "CIDR")]
+    pub fixed_range: Option<Ipv4Net>,
+    /// Destinations that see a VM's own address
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub dmz_cidr: Option<Vec<Ipv4Net>>,
+    /// Destinations that always see routing_source_ip, by whatever way
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub force_snat_range: Option<Vec<Ipv4Net>>,
+    /// The metadata server, which sees a VM's own address
+    #[arg(long, value_name = "ADDRESS")]
+    pub metadata_host: Option<Ipv4Addr>,
+    /// Ports of routing_source_ip for tenants; the others stay the host's [default: 20000-45999]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub snat_ports: Option<PortRange>,
+    /// Announce floating addresses and gateways by gratuitous ARP [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub send_arp_for_ha: Option<bool>,
+    /// That many times, a second apart [default: 3]
+    #[arg(long, value_name = "N")]
+    pub send_arp_for_ha_count: Option<u32>,
 
     /// Number of worker threads [default: one per NIC queue]
     #[arg(long, value_name = "N")]
@@ -107,6 +137,15 @@ impl Flags {
             flat_network_bridge: flag.flat_network_bridge.or(file.flat_network_bridge),
             public_interface: flag.public_interface.or(file.public_interface),
             routing_source_ip: flag.routing_source_ip.or(file.routing_source_ip),
+            share_dhcp_address: flag.share_dhcp_address.or(file.share_dhcp_address),
+            provision: flag.provision.or(file.provision),
+            fixed_range: flag.fixed_range.or(file.fixed_range),
+            dmz_cidr: flag.dmz_cidr.or(file.dmz_cidr),
+            force_snat_range: flag.force_snat_range.or(file.force_snat_range),
+            metadata_host: flag.metadata_host.or(file.metadata_host),
+            snat_ports: flag.snat_ports.or(file.snat_ports),
+            send_arp_for_ha: flag.send_arp_for_ha.or(file.send_arp_for_ha),
+            send_arp_for_ha_count: flag.send_arp_for_ha_count.or(file.send_arp_for_ha_count),
             workers: flag.workers.or(file.workers),
             cores: flag.cores.or(file.cores),
             rings: flag.rings.or(file.rings),
@@ -242,6 +281,72 @@ impl fmt::Display for Hook {
     }
 }
 
+/// Which networks a node routes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Provision {
+    /// Every network it knows.
+    #[default]
+    Eager,
+    /// Those with a VM on the node, as nova; others are unreachable.
+    OnDemand,
+}
+
+impl FromStr for Provision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        choose(text, &[("eager", Self::Eager), ("on-demand", Self::OnDemand)])
+    }
+}
+
+impl fmt::Display for Provision {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Eager => "eager",
+            Self::OnDemand => "on-demand",
+        })
+    }
+}
+
+/// Ports, first and last; written like `20000-45999`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl Default for PortRange {
+    /// The host keeps its services below and its ephemeral ports above.
+    fn default() -> Self {
+        Self { first: 20_000, last: 45_999 }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a range of ports; write it like 20000-45999");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
+        let (first, last) = (port(first)?, port(last)?);
+        if first < 1024 || last < first || last - first < 999 {
+            return Err(format!("'{text}' must have 1000 ports or more, none of them below 1024"));
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}-{}", self.first, self.last)
+    }
+}
+
 /// Cores, each once, in the order given; written like `0,2-3`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -299,7 +404,7 @@ fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     Err(format!("'{text}' is none of {}{hint}", names.join(", ")))
 }
 
-/// serde reads and writes these four as the text people type.
+/// serde reads and writes these as the text people type.
 macro_rules! as_text {
     ($($kind:ty),*) => {$(
         impl TryFrom<String> for $kind {
@@ -318,7 +423,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(NetworkKind, XdpMode, Hook, Cores);
+as_text!(NetworkKind, XdpMode, Hook, Provision, PortRange, Cores);
 
 #[cfg(test)]
 mod tests {
@@ -390,6 +495,13 @@ mod tests {
         }
         for hook in [Hook::Auto, Hook::Xdp, Hook::Tc] {
             assert_eq!(hook.to_string().parse(), Ok(hook));
+        }
+        for when in [Provision::Eager, Provision::OnDemand] {
+            assert_eq!(when.to_string().parse(), Ok(when));
+        }
+        assert_eq!("20000-45999".parse(), Ok(PortRange::default()));
+        for text in ["", "20000", "20000-", "1000-9000", "20000-20998", "9000-8000", "1-70000"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text}");
         }
         for mode in [XdpMode::Auto, XdpMode::ZeroCopy, XdpMode::Copy, XdpMode::Generic] {
             assert_eq!(mode.to_string().parse(), Ok(mode));

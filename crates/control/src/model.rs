@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use wire::MacAddr;
 
 use crate::config::{ConfigError, File};
-use crate::flags::{Flags, Hook, NetworkKind, XdpMode};
+use crate::flags::{Flags, Hook, NetworkKind, PortRange, Provision, XdpMode};
 use crate::rules;
 
 /// The node as it should be.
@@ -31,6 +31,20 @@ pub struct Model {
     pub vifs: Vec<Vif>,
     /// MACs that are told, not learned.
     pub static_fdb: Vec<StaticFdb>,
+    /// Routes that are told.
+    pub routes: Vec<StaticRoute>,
+    /// Neighbours that are told and no vifs of this node.
+    pub neighbours: Vec<StaticNeighbour>,
+    /// Floating addresses, those of other nodes' VMs among them.
+    pub floats: Vec<FloatingIp>,
+    /// Address translation.
+    pub nat: NatRules,
+    /// Which networks this node routes to.
+    pub provision: Provision,
+    /// How often an address is announced; 0 not at all.
+    pub announcements: u32,
+    /// What is allowed, and probably not meant.
+    pub warnings: Vec<String>,
     /// Sizes and modes.
     pub tuning: Tuning,
 }
@@ -69,6 +83,64 @@ pub struct Network {
     pub mtu: u32,
     /// Learned MACs at most.
     pub fdb_limit: u32,
+    /// Whether every node has this gateway address.
+    pub shared: bool,
+    /// The router that is the gateway instead of this node.
+    pub external_gateway: Option<Ipv4Addr>,
+    /// Whether its addresses are public and never translated.
+    pub public: bool,
+    /// Largest TCP segment through the gateway, bytes.
+    pub clamp_mss: Option<u16>,
+}
+
+/// A way by a router in a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// Where to.
+    pub to: Ipv4Net,
+    /// The router.
+    pub via: Ipv4Addr,
+    /// Index into [`Model::networks`]: the one it is in.
+    pub network: usize,
+}
+
+/// A neighbour that is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticNeighbour {
+    /// Index into [`Model::networks`].
+    pub network: usize,
+    /// Its address, in the network's subnet.
+    pub address: Ipv4Addr,
+    /// Its MAC.
+    pub mac: MacAddr,
+}
+
+/// A floating address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloatingIp {
+    /// The address, in no network.
+    pub address: Ipv4Addr,
+    /// The VM's own.
+    pub fixed: Ipv4Addr,
+    /// Index into [`Model::vifs`]; `None` if the VM is on another node.
+    pub vif: Option<usize>,
+    /// The NIC it is answered for on, one of [`Model::nics`].
+    pub nic: String,
+    /// The router that its VM's packets leave by; else the node's routes say.
+    pub next_hop: Option<Ipv4Addr>,
+}
+
+/// Address translation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatRules {
+    /// One range for all networks.
+    pub fixed_range: Option<Ipv4Net>,
+    /// Destinations that see a VM's own address, the metadata server's among them.
+    pub exempt: Vec<Ipv4Net>,
+    /// Destinations that always see the shared address.
+    pub forced: Vec<Ipv4Net>,
+    /// Ports of the shared address that are tenants'.
+    pub ports: PortRange,
 }
 
 /// The interface of a VM.
@@ -163,6 +235,7 @@ impl Model {
             ("control_socket", self.control_socket != other.control_socket),
             ("the NICs in use", self.nics_by_name() != other.nics_by_name()),
             ("routing_source_ip", self.routing_source_ip != other.routing_source_ip),
+            ("snat_ports", self.nat.ports != other.nat.ports),
             ("workers", one.workers != two.workers),
             ("cores", one.cores != two.cores),
             ("rings", one.rings != two.rings),

@@ -135,11 +135,7 @@ impl Neighbours {
     }
 
     /// Asks again, gives up and forgets. `seen` tells when a station last spoke, whatever it said.
-    pub fn tick(
-        &mut self,
-        now: u32,
-        seen: impl Fn(SegmentId, MacAddr) -> Option<u32>,
-    ) -> Tick {
+    pub fn tick(&mut self, now: u32, seen: impl Fn(SegmentId, MacAddr) -> Option<u32>) -> Tick {
         let mut tick = Tick::default();
         let asked = &mut self.asked;
         self.known.retain(|place, state| match *state {

@@ -1,6 +1,8 @@
 //! The rules of a configuration: from what the operator said to a [`Model`], or why not.
 
+mod nat;
 mod network;
+mod route;
 mod settings;
 mod vif;
 
@@ -26,7 +28,15 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
     let tuning = settings::tuning(&settings, &said)?;
     let mut names = Names::default();
     let nics = Nics::of_settings(&settings, &said, &mut names)?;
-    let mut draft = Draft { said, settings, names, nics, networks: Vec::new(), vifs: Vec::new() };
+    let mut draft = Draft {
+        said,
+        node: node.clone(),
+        settings,
+        names,
+        nics,
+        networks: Vec::new(),
+        vifs: Vec::new(),
+    };
     for entry in &file.networks {
         draft.network(entry)?;
     }
@@ -34,6 +44,9 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
         draft.vif(entry)?;
     }
     let static_fdb = draft.static_fdb()?;
+    let (routes, neighbours) = (draft.routes()?, draft.neighbours()?);
+    let (floats, nat) = (draft.floats()?, draft.nat()?);
+    let warnings = draft.warnings();
     let Draft { settings, nics, networks, vifs, .. } = draft;
     if nics.0.is_empty() {
         let message = "nothing to do: name a NIC (vlan_interface, flat_interface or \
@@ -49,6 +62,16 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
         networks: networks.into_iter().map(|(network, _)| network).collect(),
         vifs: vifs.into_iter().map(|(vif, _)| vif).collect(),
         static_fdb,
+        routes,
+        neighbours,
+        floats,
+        nat,
+        provision: settings.provision.unwrap_or_default(),
+        announcements: match settings.send_arp_for_ha {
+            Some(false) => 0,
+            _ => settings.send_arp_for_ha_count.unwrap_or(3),
+        },
+        warnings,
         tuning,
         node,
     })
@@ -152,6 +175,7 @@ impl Nics {
 /// A model in the making; each network and vif with the line it begins in.
 struct Draft<'a> {
     said: Said<'a>,
+    node: String,
     settings: Flags,
     names: Names,
     nics: Nics,

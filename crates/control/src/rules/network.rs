@@ -38,9 +38,28 @@ impl Draft<'_> {
         if !(1..=1_000_000).contains(&fdb_limit) {
             return Err(at("fdb_limit", format!("fdb_limit is {fdb_limit}: use 1 to 1000000")));
         }
-        let (name, cidr, gateway) = (value.name.clone(), value.cidr, value.gateway);
-        let network =
-            Network { name, kind, vlan, uplink, bridge, cidr, gateway, zone, mtu, fdb_limit };
+        if let Some(clamp) = value.clamp_mss.filter(|clamp| !(536..=8960).contains(clamp)) {
+            return Err(at("clamp_mss", format!("clamp_mss is {clamp}: use 536 to 8960 bytes")));
+        }
+        elsewhere(value).map_err(|(key, message)| at(key, message))?;
+        let here = value.host.as_ref().is_none_or(|host| *host == self.node);
+        let network = Network {
+            name: value.name.clone(),
+            kind,
+            vlan,
+            uplink,
+            bridge,
+            cidr: value.cidr,
+            gateway: value.gateway.filter(|_| here),
+            zone,
+            mtu,
+            fdb_limit,
+            shared: value.share_address == Some(true)
+                || self.settings.share_dhcp_address == Some(true),
+            external_gateway: value.external_gateway,
+            public: value.public,
+            clamp_mss: value.clamp_mss,
+        };
         self.networks.push((network, lines.first()));
         Ok(())
     }
@@ -178,6 +197,26 @@ fn vlan(kind: NetworkKind, value: &NetworkEntry) -> Result<Option<u16>, String> 
             "network '{name}' is {kind}, so it travels untagged: leave out vlan = {vlan}, or set \
              kind = \"vlan\""
         )),
+    }
+}
+
+/// Whether what is said of a gateway elsewhere fits the rest; else the key and the words.
+fn elsewhere(value: &NetworkEntry) -> Result<(), (&'static str, String)> {
+    let name = &value.name;
+    if value.host.is_some() && value.gateway.is_none() {
+        return Err(("host", format!("network '{name}' names a host for no gateway")));
+    }
+    let Some(router) = value.external_gateway else { return Ok(()) };
+    let wrong = |message| Err(("external_gateway", message));
+    if value.gateway.is_some() {
+        return wrong(format!(
+            "network '{name}' has a gateway on this node and another one: leave one of them out"
+        ));
+    }
+    match value.cidr {
+        Some(cidr) if cidr.contains(&router) => Ok(()),
+        Some(cidr) => wrong(format!("external_gateway {router} is not in {cidr}")),
+        None => wrong(format!("network '{name}' has an external_gateway but no cidr for it")),
     }
 }
 

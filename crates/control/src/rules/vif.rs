@@ -114,7 +114,7 @@ impl Draft<'_> {
         Ok(StaticPort::Vif(vif))
     }
 
-    fn find_network(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn find_network(&self, name: &str) -> Result<usize, String> {
         self.networks.iter().position(|(network, _)| network.name == name).ok_or_else(|| {
             let names = self.networks.iter().map(|(network, _)| network.name.as_str());
             not_there("network", name, "a [[network]]", names)
@@ -122,7 +122,7 @@ impl Draft<'_> {
     }
 }
 
-fn not_there<'n>(
+pub(super) fn not_there<'n>(
     what: &str,
     name: &str,
     wanted: &str,
@@ -136,7 +136,7 @@ fn not_there<'n>(
 }
 
 /// The MAC of one station.
-fn station(text: &str) -> Result<MacAddr, String> {
+pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     let mac: MacAddr = text.parse().map_err(|error| format!("'{text}' is {error}"))?;
     if mac == MacAddr::ZERO {
         return Err(format!("mac {mac} is no station's"));

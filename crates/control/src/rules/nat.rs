@@ -1,0 +1,149 @@
+//! A `[[floating_ip]]`, its `[[pool]]`, and the settings of address translation.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::Draft;
+use super::vif::not_there;
+use crate::config::{ConfigError, Entry, FloatingEntry, PoolEntry};
+use crate::model::{FloatingIp, NatRules, Vif};
+
+impl Draft<'_> {
+    pub(super) fn floats(&mut self) -> Result<Vec<FloatingIp>, ConfigError> {
+        let file = self.said.file;
+        let mut floats: Vec<(FloatingIp, usize)> = Vec::new();
+        for (place, Entry { value, lines }) in file.pools.iter().enumerate() {
+            let named = |other: &Entry<PoolEntry>| other.value.name == value.name;
+            if file.pools[..place].iter().any(named) {
+                let message = format!("pool '{}' is already there", value.name);
+                return Err(self.said.line(lines.of("name"), message));
+            }
+        }
+        for Entry { value, lines } in &file.floats {
+            let said = self.said;
+            let at = |key: &str, message| said.line(lines.of(key), message);
+            let vif = self.vif_of(value).map_err(|message| at("network", message))?;
+            self.free(value.address).map_err(|message| at("address", message))?;
+            for (other, line) in &floats {
+                if other.address == value.address {
+                    let message = format!("{} is there already (line {line})", value.address);
+                    return Err(at("address", message));
+                }
+                if vif.is_some() && other.vif == vif && other.fixed == value.fixed {
+                    let message = format!(
+                        "{} has a floating address already, {} (line {line}): a VM's address can \
+                         have one",
+                        value.fixed, other.address
+                    );
+                    return Err(at("fixed", message));
+                }
+            }
+            let (nic, next_hop) = self.pool_of(value).map_err(|message| at("pool", message))?;
+            let float =
+                FloatingIp { address: value.address, fixed: value.fixed, vif, nic, next_hop };
+            floats.push((float, lines.first()));
+        }
+        Ok(floats.into_iter().map(|(float, _)| float).collect())
+    }
+
+    /// The vif with the fixed address; none if the VM is on another node.
+    fn vif_of(&self, float: &FloatingEntry) -> Result<Option<usize>, String> {
+        let network = float.network.as_deref().map(|name| self.find_network(name)).transpose()?;
+        let has = |vif: &Vif| {
+            vif.addresses.contains(&float.fixed) && network.is_none_or(|at| vif.network == at)
+        };
+        let all = self.vifs.iter().enumerate();
+        let found: Vec<usize> =
+            all.filter(|(_, (vif, _))| has(vif)).map(|(place, _)| place).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [vif] => Ok(Some(*vif)),
+            _ => Err(format!(
+                "{} is a vif's in more than one network: say network = \"…\"",
+                float.fixed
+            )),
+        }
+    }
+
+    /// Whether an address can float: it is nobody's else.
+    fn free(&self, address: Ipv4Addr) -> Result<(), String> {
+        if self.settings.routing_source_ip == Some(address) {
+            return Err(format!("{address} is routing_source_ip, which is shared by all"));
+        }
+        let holds = |cidr: Option<Ipv4Net>| cidr.is_some_and(|cidr| cidr.contains(&address));
+        match self.networks.iter().find(|(network, _)| holds(network.cidr)) {
+            Some((network, line)) => {
+                Err(format!("{address} is in network '{}' (line {line})", network.name))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The NIC of a floating address, and the router its pool names.
+    fn pool_of(&mut self, float: &FloatingEntry) -> Result<(String, Option<Ipv4Addr>), String> {
+        let pools = &self.said.file.pools;
+        let pool = match &float.pool {
+            None => None,
+            Some(name) => {
+                let found = pools.iter().find(|entry| entry.value.name == *name);
+                let names = pools.iter().map(|entry| entry.value.name.as_str());
+                Some(found.ok_or_else(|| not_there("pool", name, "a [[pool]]", names))?)
+            }
+        };
+        let named = pool.and_then(|pool| pool.value.interface.clone());
+        let nic = named.or_else(|| self.settings.public_interface.clone()).ok_or_else(|| {
+            format!(
+                "{} has no NIC to be answered for on: set public_interface, or a pool with one",
+                float.address
+            )
+        })?;
+        self.nics.add(&nic, false, &mut self.names)?;
+        Ok((nic, pool.and_then(|pool| pool.value.next_hop)))
+    }
+
+    pub(super) fn nat(&self) -> Result<NatRules, ConfigError> {
+        let settings = &self.settings;
+        let proper = |key: &str, cidr: &Ipv4Net| match *cidr == cidr.trunc() {
+            true => Ok(*cidr),
+            false => {
+                Err(self.said.setting(key, format!("{cidr} is no prefix: write {}", cidr.trunc())))
+            }
+        };
+        let list = |key: &str, cidrs: &Option<Vec<Ipv4Net>>| {
+            cidrs.iter().flatten().map(|cidr| proper(key, cidr)).collect::<Result<Vec<_>, _>>()
+        };
+        let mut exempt = list("dmz_cidr", &settings.dmz_cidr)?;
+        exempt.extend(settings.metadata_host.map(Ipv4Net::from));
+        let fixed_range = settings.fixed_range.as_ref();
+        Ok(NatRules {
+            fixed_range: fixed_range.map(|cidr| proper("fixed_range", cidr)).transpose()?,
+            exempt,
+            forced: list("force_snat_range", &settings.force_snat_range)?,
+            ports: settings.snat_ports.unwrap_or_default(),
+        })
+    }
+
+    /// What is allowed, and probably not meant.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(range) = self.settings.fixed_range {
+            warnings.push(format!(
+                "fixed_range = {range} translates all tenants as one range, as nova did before \
+                 Grizzly: leave it out to have each network by itself"
+            ));
+        }
+        let routes = self.networks.iter().any(|(network, _)| network.gateway.is_some());
+        if routes
+            && self.settings.public_interface.is_some()
+            && self.settings.routing_source_ip.is_none()
+        {
+            warnings.push(
+                "routing_source_ip is not set: VMs without a floating address do not reach the \
+                 public side"
+                    .into(),
+            );
+        }
+        warnings
+    }
+}
