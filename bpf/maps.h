@@ -43,10 +43,17 @@
 #define HOOK_GENERIC 3 /* XDP, in the stack instead of the driver */
 
 /* port.flags */
-#define PORT_PEER 1 /* a veth whose other end is in another namespace: bpf_redirect_peer */
+#define PORT_PEER 1      /* a veth whose other end is in another namespace: bpf_redirect_peer */
+#define PORT_IS_PUBLIC 2 /* a NIC by which owned addresses are reached, trunk or not */
 
 /* segment.flags */
 #define SEGMENT_UP 1
+
+/* Prefixes in owned, and what they are to us. */
+#define OWNED 65536
+#define OWNED_SNAT 1    /* connections leave with this address, which the host uses as well */
+#define OWNED_FLOAT 2   /* a VM's floating address: all ours */
+#define OWNED_NETWORK 3 /* a tenant network that is routed to us: all ours */
 
 /* counters.drops */
 #define DROP_MALFORMED 0 /* no Ethernet header, or cut within its tag */
@@ -65,7 +72,7 @@
 #define MADE_QDISC 32  /* and so is the clsact qdisc */
 
 /* header.layout: what all of this, and the lines, look like. */
-#define LAYOUT 1
+#define LAYOUT 2
 
 struct port {
 	__u32 ifindex;
@@ -115,6 +122,13 @@ struct segment {
 _Static_assert(sizeof(struct segment) == 8, "segment");
 _Static_assert(__builtin_offsetof(struct segment, vlan) == 2, "segment.vlan");
 _Static_assert(__builtin_offsetof(struct segment, flags) == 4, "segment.flags");
+
+struct owned_key {
+	__u32 length; /* bits of the address that count */
+	__u8 address[4];
+};
+_Static_assert(sizeof(struct owned_key) == 8, "owned_key");
+_Static_assert(__builtin_offsetof(struct owned_key, address) == 4, "owned_key.address");
 
 struct counters {
 	__u64 rx_packets;
@@ -196,6 +210,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct segment);
 } segments SEC(".maps");
+
+/* IPv4 addresses of the public side, the longest prefix first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, OWNED);
+	__type(key, struct owned_key);
+	__type(value, __u32);
+} owned SEC(".maps");
 
 /* By port number; row 0 is for frames of no port. */
 struct {

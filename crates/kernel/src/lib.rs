@@ -23,6 +23,7 @@
 //!     mac: [0xfa, 0x16, 0x3e, 0, 0, 1],
 //!     mtu: 1500,
 //!     peer: true,
+//!     public: false,
 //!     sockets: 0,
 //!     queues: 0,
 //!     punt_rate: 20_000,
@@ -53,6 +54,7 @@ mod memory;
 mod netlink;
 mod nic;
 mod notes;
+mod owned;
 mod pins;
 mod ports;
 mod skeletons;
@@ -67,9 +69,12 @@ pub use attach::{Attached, Hook, How, XdpMode};
 pub use counters::{KernelDrop, PortCounters};
 pub use detach::{Report, detach_all};
 pub use error::Error;
-pub use layout::{LAYOUT, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS};
+pub use layout::{
+    LAYOUT, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS,
+};
 pub use memory::TableHeader;
 pub use nic::Changes;
+pub use owned::Owned;
 pub use ports::{PortEntry, PortKind};
 
 use load::{Maps, Programs};

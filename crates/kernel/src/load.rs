@@ -18,6 +18,7 @@ pub(crate) struct Maps {
     pub(crate) buckets: MapHandle,
     pub(crate) vlans: MapHandle,
     pub(crate) segments: MapHandle,
+    pub(crate) owned: MapHandle,
     pub(crate) counters: MapHandle,
     pub(crate) sockets: MapHandle,
     pub(crate) punts: MapHandle,
@@ -72,6 +73,7 @@ fn load_forward(lines: u32, notes: Option<OwnedFd>) -> Result<(Maps, OwnedFd, Ow
         buckets: map(&loaded.maps.buckets)?,
         vlans: map(&loaded.maps.vlans)?,
         segments: map(&loaded.maps.segments)?,
+        owned: map(&loaded.maps.owned)?,
         counters: map(&loaded.maps.counters)?,
         sockets: map(&loaded.maps.sockets)?,
         punts: map(&loaded.maps.punts)?,
@@ -107,13 +109,14 @@ fn keep(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 
 impl Maps {
     /// All of them with the names they are pinned under.
-    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 12] {
+    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 13] {
         [
             ("ports", &self.ports),
             ("numbers", &self.numbers),
             ("buckets", &self.buckets),
             ("vlans", &self.vlans),
             ("segments", &self.segments),
+            ("owned", &self.owned),
             ("counters", &self.counters),
             ("sockets", &self.sockets),
             ("punts", &self.punts),
