@@ -74,7 +74,7 @@ pub use layout::{
 };
 pub use memory::TableHeader;
 pub use nic::Changes;
-pub use owned::Owned;
+pub use owned::{Owned, Prefix};
 pub use ports::{PortEntry, PortKind};
 
 use load::{Maps, Programs};

@@ -10,6 +10,9 @@ use crate::ports::{get, put, remove};
 
 const MAP: &str = "owned";
 
+/// An IPv4 prefix: an address, and how many of its bits count.
+pub type Prefix = ([u8; 4], u8);
+
 /// What an address or prefix of the public side is to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owned {
@@ -37,12 +40,12 @@ impl Owned {
 }
 
 impl Kernel {
-    /// Says what an IPv4 prefix (address, length) is to this node; of two that hold an address the
+    /// Says what a prefix is to this node; of two that hold an address the
     /// longer counts. Bits behind the prefix do not matter.
     ///
     /// # Errors
     /// The length is above 32, or the map is full ([`crate::OWNED`]) or refuses.
-    pub fn set_owned(&mut self, prefix: ([u8; 4], u8), kind: Owned) -> Result<(), Error> {
+    pub fn set_owned(&mut self, prefix: Prefix, kind: Owned) -> Result<(), Error> {
         put(&self.maps.owned, MAP, &key(prefix)?, &kind.code())
     }
 
@@ -50,7 +53,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The length is above 32, or the map refuses.
-    pub fn clear_owned(&mut self, prefix: ([u8; 4], u8)) -> Result<(), Error> {
+    pub fn clear_owned(&mut self, prefix: Prefix) -> Result<(), Error> {
         remove(&self.maps.owned, MAP, key(prefix)?.as_bytes())
     }
 
@@ -58,7 +61,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The map refuses.
-    pub fn owned(&self) -> Result<Vec<(([u8; 4], u8), Owned)>, Error> {
+    pub fn owned(&self) -> Result<Vec<(Prefix, Owned)>, Error> {
         let keys = self.maps.owned.keys();
         let keys: Vec<_> = keys.filter_map(|key| OwnedKey::read_from_bytes(&key).ok()).collect();
         let mut all = Vec::with_capacity(keys.len());
@@ -71,7 +74,7 @@ impl Kernel {
     }
 }
 
-fn key((address, length): ([u8; 4], u8)) -> Result<OwnedKey, Error> {
+fn key((address, length): Prefix) -> Result<OwnedKey, Error> {
     let length = u32::from(length);
     let behind = u32::MAX.checked_shr(length).unwrap_or(0);
     if length > u32::BITS {
