@@ -57,6 +57,7 @@ mod notes;
 mod owned;
 mod pins;
 mod ports;
+mod sender;
 mod skeletons;
 
 use std::collections::HashMap;
@@ -76,6 +77,7 @@ pub use memory::TableHeader;
 pub use nic::Changes;
 pub use owned::{Owned, Prefix};
 pub use ports::{PortEntry, PortKind};
+pub use sender::PuntSender;
 
 use load::{Maps, Programs};
 use pins::{Lock, Pins};
