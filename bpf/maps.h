@@ -71,6 +71,9 @@
 #define MADE_FILTER 16 /* a clsact filter of ours is on it */
 #define MADE_QDISC 32  /* and so is the clsact qdisc */
 
+/* reserved.ports: a bit for each port number. */
+#define RESERVED_BYTES 8192
+
 /* header.layout: what all of this, and the lines, look like. */
 #define LAYOUT 2
 
@@ -171,6 +174,13 @@ _Static_assert(sizeof(struct note) == 24, "note");
 _Static_assert(__builtin_offsetof(struct note, mac) == 16, "note.mac");
 _Static_assert(__builtin_offsetof(struct note, changed) == 22, "note.changed");
 
+struct reserved {
+	__u32 netns; /* inode of the network namespace */
+	__u8 ports[RESERVED_BYTES];
+};
+_Static_assert(sizeof(struct reserved) == 4 + RESERVED_BYTES, "reserved");
+_Static_assert(__builtin_offsetof(struct reserved, ports) == 4, "reserved.ports");
+
 /* By port number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -269,13 +279,21 @@ struct {
 	__type(value, struct header);
 } header SEC(".maps");
 
-/* By interface index: notes for detach. The only map that outlives a start. */
+/* By interface index: notes for detach. This map and the next outlive a start. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, PORTS);
 	__type(key, __u32);
 	__type(value, struct note);
 } nics SEC(".maps");
+
+/* The ports that we reserved for SNAT in the namespace, and nobody before us. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct reserved);
+} reserved SEC(".maps");
 
 static __always_inline struct counters *counters_of(__u32 number)
 {

@@ -61,6 +61,8 @@ pub(crate) const CHANGED_LRO: u16 = 8;
 pub(crate) const MADE_FILTER: u16 = 16;
 pub(crate) const MADE_QDISC: u16 = 32;
 
+pub(crate) const RESERVED_BYTES: usize = 8192;
+
 /// What the maps and lines look like. Grows with every change that an older daemon or program
 /// would misread.
 pub const LAYOUT: u32 = 2;
@@ -185,6 +187,17 @@ pub(crate) struct Note {
 const _: () = assert!(size_of::<Note>() == 24 && offset_of!(Note, mac) == 16);
 const _: () = assert!(offset_of!(Note, changed) == 22);
 
+/// The row of `reserved`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Reserved {
+    pub(crate) netns: u32,
+    pub(crate) ports: [u8; RESERVED_BYTES],
+}
+
+const _: () = assert!(size_of::<Reserved>() == 4 + RESERVED_BYTES);
+const _: () = assert!(offset_of!(Reserved, ports) == 4);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +256,7 @@ mod tests {
             ("CHANGED_LRO", CHANGED_LRO.into()),
             ("MADE_FILTER", MADE_FILTER.into()),
             ("MADE_QDISC", MADE_QDISC.into()),
+            ("RESERVED_BYTES", RESERVED_BYTES as u64),
             ("LAYOUT", LAYOUT.into()),
         ];
         assert_eq!(defines(), here);

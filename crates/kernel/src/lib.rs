@@ -57,8 +57,10 @@ mod notes;
 mod owned;
 mod pins;
 mod ports;
+mod reserved;
 mod sender;
 mod skeletons;
+mod sysctl;
 
 use std::collections::HashMap;
 use std::io;
