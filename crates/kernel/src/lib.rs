@@ -137,6 +137,24 @@ fn secret() -> Result<u64, Error> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// What a start loads and maps.
+struct Loaded {
+    maps: Maps,
+    programs: Programs,
+    lines: &'static [Line],
+    header: TableHeader,
+}
+
+impl Loaded {
+    fn over(pins: &Pins, settings: &Settings) -> Result<Self, Error> {
+        pins.make()?;
+        let (maps, programs) = load::load(pins, settings.lines)?;
+        let lines = memory::lines(&maps.lines, settings.lines)?;
+        let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
+        Ok(Self { maps, programs, lines, header })
+    }
+}
+
 /// The kernel side of a node. Dropping it detaches nothing.
 #[derive(Debug)]
 pub struct Kernel {
@@ -161,14 +179,22 @@ impl Kernel {
     ///
     /// # Errors
     /// Another daemon of this node lives, a capability or bpffs is missing, or the kernel refuses.
+    /// A first start that fails leaves nothing behind.
     pub fn start(node: &str, settings: &Settings) -> Result<Self, Error> {
         caps::check()?;
         let pins = Pins::of(node)?;
         let lock = Lock::take(node)?;
-        pins.make()?;
-        let (maps, programs) = load::load(&pins, settings.lines)?;
-        let lines = memory::lines(&maps.lines, settings.lines)?;
-        let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
+        let is_first = !pins.exist();
+        let Loaded { maps, programs, lines, header } = match Loaded::over(&pins, settings) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // What an earlier run pinned says what to take away one day.
+                if is_first && pins.remove().is_ok() {
+                    lock.remove();
+                }
+                return Err(error);
+            }
+        };
         let kernel = Self {
             node: node.to_owned(),
             pins,
