@@ -268,6 +268,15 @@ fn native_xdp_that_cannot_be_had_says_why_and_what_to_do() {
     assert_eq!(programs_on("nic"), []);
     let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Auto).unwrap();
     assert_eq!(attached.how, kernel::How::XdpGeneric);
+    // A change of mode that fails does not leave the NIC to the host, which would route what it
+    // gets.
+    let refused = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Native).unwrap_err();
+    assert_eq!(refused.to_string(), said);
+    assert_eq!(programs_on("nic").len(), 1);
+    node.restart();
+    node.kernel().set_port(&port(NIC, index("nic"), PortKind::Trunk)).unwrap();
+    let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Auto).unwrap();
+    assert_eq!(attached.how, kernel::How::XdpGeneric);
 }
 
 #[test]
