@@ -8,9 +8,9 @@
 //! It decides nothing about packets, makes no interface and reads no configuration. Interfaces
 //! are those of the network namespace of the thread that calls; a [`Kernel`] is one thread's.
 //!
-//! The order at start: the ports (`set_segment`, `set_port`, `set_vlan`, `prepare_nic`,
-//! `attach`), then the punt link, last, because whatever an earlier run left on other interfaces
-//! is detached with it: old programs name ports by old numbers.
+//! The order at start: what is ours (`set_owned`, `set_segment`), the ports (`set_port`,
+//! `set_vlan`, `prepare_nic`, `attach`), then the punt link, last, because whatever an earlier run
+//! left on other interfaces is detached with it: old programs name ports by old numbers.
 //!
 //! ```no_run
 //! use kernel::{Hook, Interface, Kernel, PortEntry, PortKind, Settings, XdpMode};

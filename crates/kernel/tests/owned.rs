@@ -228,6 +228,34 @@ fn a_line_counts_while_somebody_writes_it_and_not_once_it_is_free() {
     }
 }
 
+#[test]
+fn a_line_that_gets_new_paths_without_rest_is_never_missed() {
+    let mut node = public("rewritten");
+    let key = FlowKey::ipv4(PEER, SNAT, 443, 20_001, 6, NIC, 0);
+    connect(&mut node, key);
+    let table = Table::new(node.kernel().lines(), node.settings.hash_key);
+    let frame = tcp((PEER, 443), (SNAT, 20_001), 16);
+    let kernel = node.kernel();
+    let programs = [Program::ForwardXdp, Program::ForwardTc].map(|which| kernel.program(which));
+    let mut rewrites = 0;
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            for at in 0..20_000 {
+                run(programs[at % 2], &frame);
+            }
+        });
+        let mut flow = table.find(key, table.hash(key)).unwrap();
+        while !reader.is_finished() {
+            flow = table.set_path(&flow, &Rewrite::default(), 2).unwrap();
+            rewrites += 1;
+        }
+    });
+    let counters = node.kernel().counters(NIC).unwrap();
+    println!("{rewrites} rewrites, {counters:?}");
+    assert_eq!((counters.rx_packets, counters.passed), (20_000, 0));
+    assert!(rewrites > 1_000, "{rewrites}");
+}
+
 fn lines(node: &Node) -> MapHandle {
     let pin = format!("/sys/fs/bpf/trunkline/{}/lines", node.name);
     MapHandle::from_pinned_path(pin).unwrap()
