@@ -3,13 +3,14 @@
  * forward: the program on every port, as XDP and as tc, whatever the port is.
  *
  * A frame from a vif or a host port goes up to the workers. One from a NIC goes up if its VLAN is
- * a segment's; everything else on a NIC is the host's and passes. Up is the NIC's AF_XDP socket
- * where the NIC has XDP, and the punt link for all others: outer 802.1ad tag with the port's
- * number, then into tl-punt0.
+ * a segment's, or if the NIC is public and its packet is for an address of ours; everything else
+ * on a NIC is the host's and passes. Up is the NIC's AF_XDP socket where the NIC has XDP, and the
+ * punt link for all others: outer 802.1ad tag with the port's number, then into tl-punt0.
  *
  * What is ours and cannot go up is dropped and counted, never passed: a host that forwards would
  * route it past everything the workers decide.
  */
+#include "lookup.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -36,6 +37,35 @@ static __always_inline int is_segments(const struct port *port, int vlan)
 		return 0;
 	segment = bpf_map_lookup_elem(&segments, number);
 	return segment && segment->flags & SEGMENT_UP;
+}
+
+/* Whether packets of this NIC may be for an address of ours: in no VLAN, and no segment's. */
+static __always_inline int may_be_owned(const struct port *port, int vlan)
+{
+	return port->flags & PORT_IS_PUBLIC && vlan == 0;
+}
+
+/*
+ * Whether a packet from a public NIC is ours. Nobody can open a connection to a SNAT address, so
+ * without a line a packet to it is the host's; with one it is ours even if the line is of no use
+ * at the moment, for the host would answer it with a reset. Of which connection a fragment or an
+ * ICMP error is, only the workers can tell.
+ */
+static __always_inline int is_owned(const struct port *port, const struct packet *packet)
+{
+	if (packet->kind == PACKET_OTHER)
+		return 0;
+	switch (owned_as(packet->destination)) {
+	case OWNED_FLOAT:
+		return 1;
+	case OWNED_NETWORK:
+		return packet->kind != PACKET_ARP;
+	case OWNED_SNAT:
+		if (packet->kind == PACKET_FLOW)
+			return line_of_public(port, packet) != NULL;
+		return packet->kind == PACKET_FRAGMENT || packet->kind == PACKET_ICMP_ERROR;
+	}
+	return 0;
 }
 
 /*
@@ -161,6 +191,13 @@ int forward_xdp(struct xdp_md *ctx)
 		return to_punt_xdp(ctx, port, row);
 	if (is_segments(port, vlan))
 		return to_socket(ctx, port, row);
+	if (may_be_owned(port, vlan)) {
+		struct packet packet = {};
+
+		parse(data, end, &packet);
+		if (is_owned(port, &packet))
+			return to_socket(ctx, port, row);
+	}
 	row->passed++;
 	return XDP_PASS;
 }
@@ -211,6 +248,13 @@ int forward_tc(struct __sk_buff *skb)
 		return drop_tc(row, DROP_MALFORMED, frames);
 	if (goes_up_always(port) || is_segments(port, vlan))
 		return to_punt_tc(skb, port, row, frames);
+	if (may_be_owned(port, vlan)) {
+		struct packet packet = {};
+
+		parse_skb(skb, &packet);
+		if (is_owned(port, &packet))
+			return to_punt_tc(skb, port, row, frames);
+	}
 	row->passed += frames;
 	return TC_ACT_UNSPEC;
 }

@@ -43,10 +43,17 @@
 #define HOOK_GENERIC 3 /* XDP, in the stack instead of the driver */
 
 /* port.flags */
-#define PORT_PEER 1 /* a veth whose other end is in another namespace: bpf_redirect_peer */
+#define PORT_PEER 1      /* a veth whose other end is in another namespace: bpf_redirect_peer */
+#define PORT_IS_PUBLIC 2 /* a NIC by which owned addresses are reached, trunk or not */
 
 /* segment.flags */
 #define SEGMENT_UP 1
+
+/* Prefixes in owned, and what they are to us. */
+#define OWNED 65536
+#define OWNED_SNAT 1    /* connections leave with this address, which the host uses as well */
+#define OWNED_FLOAT 2   /* a VM's floating address: all ours */
+#define OWNED_NETWORK 3 /* a tenant network that is routed to us: all ours */
 
 /* counters.drops */
 #define DROP_MALFORMED 0 /* no Ethernet header, or cut within its tag */
@@ -64,8 +71,11 @@
 #define MADE_FILTER 16 /* a clsact filter of ours is on it */
 #define MADE_QDISC 32  /* and so is the clsact qdisc */
 
+/* reserved.ports: a bit for each port number. */
+#define RESERVED_BYTES 8192
+
 /* header.layout: what all of this, and the lines, look like. */
-#define LAYOUT 1
+#define LAYOUT 2
 
 struct port {
 	__u32 ifindex;
@@ -116,6 +126,13 @@ _Static_assert(sizeof(struct segment) == 8, "segment");
 _Static_assert(__builtin_offsetof(struct segment, vlan) == 2, "segment.vlan");
 _Static_assert(__builtin_offsetof(struct segment, flags) == 4, "segment.flags");
 
+struct owned_key {
+	__u32 length; /* bits of the address that count */
+	__u8 address[4];
+};
+_Static_assert(sizeof(struct owned_key) == 8, "owned_key");
+_Static_assert(__builtin_offsetof(struct owned_key, address) == 4, "owned_key.address");
+
 struct counters {
 	__u64 rx_packets;
 	__u64 rx_bytes;
@@ -157,6 +174,13 @@ _Static_assert(sizeof(struct note) == 24, "note");
 _Static_assert(__builtin_offsetof(struct note, mac) == 16, "note.mac");
 _Static_assert(__builtin_offsetof(struct note, changed) == 22, "note.changed");
 
+struct reserved {
+	__u32 netns; /* inode of the network namespace */
+	__u8 ports[RESERVED_BYTES];
+};
+_Static_assert(sizeof(struct reserved) == 4 + RESERVED_BYTES, "reserved");
+_Static_assert(__builtin_offsetof(struct reserved, ports) == 4, "reserved.ports");
+
 /* By port number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -196,6 +220,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct segment);
 } segments SEC(".maps");
+
+/* IPv4 addresses of the public side, the longest prefix first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, OWNED);
+	__type(key, struct owned_key);
+	__type(value, __u32);
+} owned SEC(".maps");
 
 /* By port number; row 0 is for frames of no port. */
 struct {
@@ -246,13 +279,21 @@ struct {
 	__type(value, struct header);
 } header SEC(".maps");
 
-/* By interface index: notes for detach. The only map that outlives a start. */
+/* By interface index: notes for detach. This map and the next outlive a start. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, PORTS);
 	__type(key, __u32);
 	__type(value, struct note);
 } nics SEC(".maps");
+
+/* The ports that we reserved for SNAT in the namespace, and nobody before us. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct reserved);
+} reserved SEC(".maps");
 
 static __always_inline struct counters *counters_of(__u32 number)
 {

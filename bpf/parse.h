@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a frame says of itself: its VLAN, and how many frames it is on the wire. */
+/* What a frame says of itself: its VLAN, its packet, and how many frames it is on the wire. */
 #pragma once
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -63,4 +65,163 @@ static __always_inline __u32 frames_of(struct __sk_buff *skb)
 	if (!size)
 		return 1;
 	return frames ? frames : (skb->len + size - 1) / size;
+}
+
+#define IP_FRAGMENT 0x3fff /* there are more fragments, or this is not the first */
+
+/* An ICMP echo (RFC 792); every message begins with a type. linux/icmp.h asks for a C library. */
+struct icmp {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+_Static_assert(sizeof(struct icmp) == 8, "icmp");
+
+#define ICMP_ECHO_REPLY 0
+#define ICMP_UNREACHABLE 3
+#define ICMP_SOURCE_QUENCH 4
+#define ICMP_REDIRECT 5
+#define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+
+/* ARP for IPv4 over Ethernet (RFC 826). */
+struct arp {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_length;
+	__u8 protocol_length;
+	__be16 operation;
+	__u8 sender_mac[ETH_ALEN];
+	__u8 sender[4];
+	__u8 target_mac[ETH_ALEN];
+	__u8 target[4];
+};
+_Static_assert(sizeof(struct arp) == 28, "arp");
+
+enum packet_kind {
+	PACKET_OTHER, /* neither ARP nor IPv4 */
+	PACKET_ARP,   /* destination is its target */
+	PACKET_FLOW,  /* TCP, UDP or ICMP echo: a line can be for it */
+	PACKET_FRAGMENT,
+	PACKET_ICMP_ERROR,
+	PACKET_IPV4, /* any other, or cut before its ports */
+};
+
+/* A packet as far as it is read; addresses and ports raw, an echo's id where line.h has it. */
+struct packet {
+	enum packet_kind kind;
+	__u32 source;
+	__u32 destination;
+	__u16 sport;
+	__u16 dport;
+	__u8 protocol;
+};
+
+static __always_inline int parse_icmp(const struct icmp *icmp, struct packet *packet)
+{
+	switch (icmp->type) {
+	case ICMP_ECHO:
+		packet->kind = PACKET_FLOW;
+		packet->sport = icmp->id;
+		break;
+	case ICMP_ECHO_REPLY:
+		packet->kind = PACKET_FLOW;
+		packet->dport = icmp->id;
+		break;
+	case ICMP_UNREACHABLE:
+	case ICMP_SOURCE_QUENCH:
+	case ICMP_REDIRECT:
+	case ICMP_TIME_EXCEEDED:
+	case ICMP_PARAMETER_PROBLEM:
+		packet->kind = PACKET_ICMP_ERROR;
+	}
+	return 1;
+}
+
+static __always_inline int parse_ipv4(const struct iphdr *ip, void *end, struct packet *packet)
+{
+	void *payload;
+	__u16 *ports;
+
+	if ((void *)(ip + 1) > end)
+		return 0;
+	if (ip->version != 4 || ip->ihl < 5)
+		return 1;
+	packet->kind = ip->frag_off & bpf_htons(IP_FRAGMENT) ? PACKET_FRAGMENT : PACKET_IPV4;
+	packet->source = ip->saddr;
+	packet->destination = ip->daddr;
+	packet->protocol = ip->protocol;
+	if (packet->kind == PACKET_FRAGMENT ||
+	    (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP &&
+	     ip->protocol != IPPROTO_ICMP))
+		return 1;
+	// The headers of UDP and ICMP have this length, and that of TCP begins like UDP's.
+	ports = payload = (void *)ip + ip->ihl * 4;
+	if (payload + sizeof(struct icmp) > end)
+		return 0;
+	if (ip->protocol == IPPROTO_ICMP)
+		return parse_icmp(payload, packet);
+	packet->kind = PACKET_FLOW;
+	packet->sport = ports[0];
+	packet->dport = ports[1];
+	return 1;
+}
+
+static __always_inline int parse_arp(const struct arp *arp, void *end, struct packet *packet)
+{
+	if ((void *)(arp + 1) > end)
+		return 0;
+	if (arp->protocol != bpf_htons(ETH_P_IP) || arp->hardware_length != ETH_ALEN ||
+	    arp->protocol_length != 4)
+		return 1;
+	packet->kind = PACKET_ARP;
+	__builtin_memcpy(&packet->destination, arp->target, sizeof(packet->destination));
+	return 1;
+}
+
+/*
+ * Reads the packet of a frame that is in no VLAN, into one of zeros. False if the frame ends
+ * before all was read.
+ */
+static __always_inline int parse(void *data, void *end, struct packet *packet)
+{
+	struct ethhdr *ethernet = data;
+	struct vlan_tag *tag = (void *)(ethernet + 1);
+	__be16 protocol;
+	void *at = tag;
+
+	if (at > end)
+		return 0;
+	protocol = ethernet->h_proto;
+	if (protocol == bpf_htons(ETH_P_8021Q)) {
+		if ((void *)(tag + 1) > end)
+			return 0;
+		if (tag->tci & bpf_htons(VLAN_ID))
+			return 1;
+		protocol = tag->protocol;
+		at = tag + 1;
+	}
+	if (protocol == bpf_htons(ETH_P_ARP))
+		return parse_arp(at, end, packet);
+	if (protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(at, end, packet);
+	return 1;
+}
+
+/* How far that goes: a tag, the longest IPv4 header, and what tells a connection behind it. */
+#define PARSED_BYTES (ETH_HLEN + sizeof(struct vlan_tag) + 60 + sizeof(struct icmp))
+
+/* The same in tc, where headers may lie in pages beyond data_end: then they are fetched. */
+static __always_inline void parse_skb(struct __sk_buff *skb, struct packet *packet)
+{
+	__u32 length = skb->len < PARSED_BYTES ? skb->len : PARSED_BYTES;
+
+	if (parse((void *)(long)skb->data, (void *)(long)skb->data_end, packet))
+		return;
+	if (bpf_skb_pull_data(skb, length))
+		return;
+	parse((void *)(long)skb->data, (void *)(long)skb->data_end, packet);
 }

@@ -13,7 +13,7 @@ use crate::link::{Link, is_gone};
 use crate::notes::Notes;
 use crate::pins::{self, LinkKind, Lock, Pins};
 use crate::ports::get;
-use crate::{Interface, caps, log, nic};
+use crate::{Interface, caps, log, nic, reserved};
 
 /// What was taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,11 @@ pub fn detach_all(node: &str) -> Result<Report, Error> {
             report.problems.push(format!("what was changed on NICs is not known: {error}"));
             each(&pins, None, &mut report)?;
         }
+    }
+    match reserved::free(&pins) {
+        Ok(0) => {}
+        Ok(ports) => report.done.push(format!("{ports} reserved ports given back")),
+        Err(error) => report.problems.push(error.to_string()),
     }
     pins.remove()?;
     report.done.push(format!("pins of node {node} removed"));

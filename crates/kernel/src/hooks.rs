@@ -34,8 +34,7 @@ impl Site<'_> {
                     link.update(program).doing(doing)?;
                     return Ok(how);
                 }
-                // A link keeps its mode, and native and generic exclude each other.
-                link.detach().doing(doing)?;
+                return self.change_mode(&link, program, generic);
             }
             (Some((id, _)), _) => return Err(self.foreign_xdp(id)),
             // Whatever the pin holds is not on this interface.
@@ -43,6 +42,28 @@ impl Site<'_> {
             (None, None) => {}
         }
         self.create_xdp(program, mode)
+    }
+
+    /// Attaches in the other mode than the link's. A link keeps its mode, and native and generic
+    /// exclude each other; if the new one cannot be had the old one stays, for without a program
+    /// the host would get, and route, what is ours.
+    fn change_mode(
+        &self,
+        old: &Link,
+        program: BorrowedFd<'_>,
+        generic: bool,
+    ) -> Result<How, Error> {
+        let doing = || format!("{}: cannot detach an XDP program", self.on.name);
+        let (before, wanted) = match generic {
+            true => (XdpMode::Generic, XdpMode::Native),
+            false => (XdpMode::Native, XdpMode::Generic),
+        };
+        old.detach().doing(doing)?;
+        let changed = self.create_xdp(program, wanted);
+        if changed.is_err() {
+            self.create_xdp(program, before)?;
+        }
+        changed
     }
 
     fn create_xdp(&self, program: BorrowedFd<'_>, mode: XdpMode) -> Result<How, Error> {

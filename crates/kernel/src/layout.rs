@@ -38,7 +38,14 @@ pub(crate) const HOOK_TC: u8 = 2;
 pub(crate) const HOOK_GENERIC: u8 = 3;
 
 pub(crate) const PORT_PEER: u32 = 1;
+pub(crate) const PORT_IS_PUBLIC: u32 = 2;
 pub(crate) const SEGMENT_UP: u32 = 1;
+
+/// Prefixes of the public side.
+pub const OWNED: u32 = 65_536;
+pub(crate) const OWNED_SNAT: u32 = 1;
+pub(crate) const OWNED_FLOAT: u32 = 2;
+pub(crate) const OWNED_NETWORK: u32 = 3;
 
 pub(crate) const DROP_MALFORMED: usize = 0;
 pub(crate) const DROP_NO_PORT: usize = 1;
@@ -54,9 +61,11 @@ pub(crate) const CHANGED_LRO: u16 = 8;
 pub(crate) const MADE_FILTER: u16 = 16;
 pub(crate) const MADE_QDISC: u16 = 32;
 
+pub(crate) const RESERVED_BYTES: usize = 8192;
+
 /// What the maps and lines look like. Grows with every change that an older daemon or program
 /// would misread.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// A row of `ports`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -115,6 +124,16 @@ pub(crate) struct Segment {
 const _: () = assert!(size_of::<Segment>() == 8 && offset_of!(Segment, vlan) == 2);
 const _: () = assert!(offset_of!(Segment, flags) == 4);
 
+/// A key of `owned`.
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct OwnedKey {
+    pub(crate) length: u32,
+    pub(crate) address: [u8; 4],
+}
+
+const _: () = assert!(size_of::<OwnedKey>() == 8 && offset_of!(OwnedKey, address) == 4);
+
 /// A row of `counters`, one for each CPU.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -168,6 +187,17 @@ pub(crate) struct Note {
 const _: () = assert!(size_of::<Note>() == 24 && offset_of!(Note, mac) == 16);
 const _: () = assert!(offset_of!(Note, changed) == 22);
 
+/// The row of `reserved`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Reserved {
+    pub(crate) netns: u32,
+    pub(crate) ports: [u8; RESERVED_BYTES],
+}
+
+const _: () = assert!(size_of::<Reserved>() == 4 + RESERVED_BYTES);
+const _: () = assert!(offset_of!(Reserved, ports) == 4);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +238,12 @@ mod tests {
             ("HOOK_TC", HOOK_TC.into()),
             ("HOOK_GENERIC", HOOK_GENERIC.into()),
             ("PORT_PEER", PORT_PEER.into()),
+            ("PORT_IS_PUBLIC", PORT_IS_PUBLIC.into()),
             ("SEGMENT_UP", SEGMENT_UP.into()),
+            ("OWNED", OWNED.into()),
+            ("OWNED_SNAT", OWNED_SNAT.into()),
+            ("OWNED_FLOAT", OWNED_FLOAT.into()),
+            ("OWNED_NETWORK", OWNED_NETWORK.into()),
             ("DROP_MALFORMED", DROP_MALFORMED as u64),
             ("DROP_NO_PORT", DROP_NO_PORT as u64),
             ("DROP_PUNT_RATE", DROP_PUNT_RATE as u64),
@@ -221,6 +256,7 @@ mod tests {
             ("CHANGED_LRO", CHANGED_LRO.into()),
             ("MADE_FILTER", MADE_FILTER.into()),
             ("MADE_QDISC", MADE_QDISC.into()),
+            ("RESERVED_BYTES", RESERVED_BYTES as u64),
             ("LAYOUT", LAYOUT.into()),
         ];
         assert_eq!(defines(), here);

@@ -8,9 +8,9 @@
 //! It decides nothing about packets, makes no interface and reads no configuration. Interfaces
 //! are those of the network namespace of the thread that calls; a [`Kernel`] is one thread's.
 //!
-//! The order at start: the ports (`set_segment`, `set_port`, `set_vlan`, `prepare_nic`,
-//! `attach`), then the punt link, last, because whatever an earlier run left on other interfaces
-//! is detached with it: old programs name ports by old numbers.
+//! The order at start: what is ours (`set_owned`, `set_segment`), the ports (`set_port`,
+//! `set_vlan`, `prepare_nic`, `attach`), then the punt link, last, because whatever an earlier run
+//! left on other interfaces is detached with it: old programs name ports by old numbers.
 //!
 //! ```no_run
 //! use kernel::{Hook, Interface, Kernel, PortEntry, PortKind, Settings, XdpMode};
@@ -23,6 +23,7 @@
 //!     mac: [0xfa, 0x16, 0x3e, 0, 0, 1],
 //!     mtu: 1500,
 //!     peer: true,
+//!     public: false,
 //!     sockets: 0,
 //!     queues: 0,
 //!     punt_rate: 20_000,
@@ -53,9 +54,13 @@ mod memory;
 mod netlink;
 mod nic;
 mod notes;
+mod owned;
 mod pins;
 mod ports;
+mod reserved;
+mod sender;
 mod skeletons;
+mod sysctl;
 
 use std::collections::HashMap;
 use std::io;
@@ -67,10 +72,14 @@ pub use attach::{Attached, Hook, How, XdpMode};
 pub use counters::{KernelDrop, PortCounters};
 pub use detach::{Report, detach_all, has_left_pins};
 pub use error::Error;
-pub use layout::{LAYOUT, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS};
+pub use layout::{
+    LAYOUT, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS,
+};
 pub use memory::TableHeader;
 pub use nic::Changes;
+pub use owned::{Owned, Prefix};
 pub use ports::{PortEntry, PortKind};
+pub use sender::PuntSender;
 
 use load::{Maps, Programs};
 use pins::{Lock, Pins};
@@ -128,6 +137,24 @@ fn secret() -> Result<u64, Error> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// What a start loads and maps.
+struct Loaded {
+    maps: Maps,
+    programs: Programs,
+    lines: &'static [Line],
+    header: TableHeader,
+}
+
+impl Loaded {
+    fn over(pins: &Pins, settings: &Settings) -> Result<Self, Error> {
+        pins.make()?;
+        let (maps, programs) = load::load(pins, settings.lines)?;
+        let lines = memory::lines(&maps.lines, settings.lines)?;
+        let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
+        Ok(Self { maps, programs, lines, header })
+    }
+}
+
 /// The kernel side of a node. Dropping it detaches nothing.
 #[derive(Debug)]
 pub struct Kernel {
@@ -152,14 +179,22 @@ impl Kernel {
     ///
     /// # Errors
     /// Another daemon of this node lives, a capability or bpffs is missing, or the kernel refuses.
+    /// A first start that fails leaves nothing behind.
     pub fn start(node: &str, settings: &Settings) -> Result<Self, Error> {
         caps::check()?;
         let pins = Pins::of(node)?;
         let lock = Lock::take(node)?;
-        pins.make()?;
-        let (maps, programs) = load::load(&pins, settings.lines)?;
-        let lines = memory::lines(&maps.lines, settings.lines)?;
-        let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
+        let is_first = !pins.exist();
+        let Loaded { maps, programs, lines, header } = match Loaded::over(&pins, settings) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // What an earlier run pinned says what to take away one day.
+                if is_first && pins.remove().is_ok() {
+                    lock.remove();
+                }
+                return Err(error);
+            }
+        };
         let kernel = Self {
             node: node.to_owned(),
             pins,

@@ -18,6 +18,7 @@ pub(crate) struct Maps {
     pub(crate) buckets: MapHandle,
     pub(crate) vlans: MapHandle,
     pub(crate) segments: MapHandle,
+    pub(crate) owned: MapHandle,
     pub(crate) counters: MapHandle,
     pub(crate) sockets: MapHandle,
     pub(crate) punts: MapHandle,
@@ -25,6 +26,7 @@ pub(crate) struct Maps {
     pub(crate) lines: MapHandle,
     pub(crate) header: MapHandle,
     pub(crate) nics: MapHandle,
+    pub(crate) reserved: MapHandle,
 }
 
 /// All programs.
@@ -40,8 +42,7 @@ pub(crate) struct Programs {
 /// earlier run attached goes on with its own maps, which it holds.
 pub(crate) fn load(pins: &Pins, lines: u32) -> Result<(Maps, Programs), Error> {
     log::capture();
-    let notes = kept_notes(pins)?;
-    let (maps, forward_xdp, forward_tc) = load_forward(lines, notes)?;
+    let (maps, forward_xdp, forward_tc) = load_forward(pins, lines)?;
     let (punt, deliver) = load_deliver(&maps)?;
     for (name, map) in maps.all() {
         pins.put(map.as_fd(), &pins.map(name))?;
@@ -49,20 +50,18 @@ pub(crate) fn load(pins: &Pins, lines: u32) -> Result<(Maps, Programs), Error> {
     Ok((maps, Programs { forward_xdp, forward_tc, punt, deliver }))
 }
 
-/// The notes of earlier runs: only the first one saw what the interfaces were like before.
-fn kept_notes(pins: &Pins) -> Result<Option<OwnedFd>, Error> {
-    let path = pins.map("nics");
-    pins::open(&path).doing(|| format!("cannot open {}", path.display()))
-}
-
-fn load_forward(lines: u32, notes: Option<OwnedFd>) -> Result<(Maps, OwnedFd, OwnedFd), Error> {
+fn load_forward(pins: &Pins, lines: u32) -> Result<(Maps, OwnedFd, OwnedFd), Error> {
     let failed = |source| Error::Load { object: "forward", log: log::said(), source };
     log::forget();
     let mut place = MaybeUninit::uninit();
     let mut open = skeletons::ForwardSkelBuilder::default().open(&mut place).map_err(failed)?;
     open.maps.lines.set_max_entries(lines).map_err(failed)?;
-    if let Some(notes) = &notes {
-        open.maps.nics.reuse_fd(notes.as_fd()).map_err(failed)?;
+    // The notes of earlier runs: only the first one saw what things were like before.
+    for (name, notes) in [("nics", &mut open.maps.nics), ("reserved", &mut open.maps.reserved)] {
+        let path = pins.map(name);
+        if let Some(kept) = pins::open(&path).doing(|| format!("cannot open {}", path.display()))? {
+            notes.reuse_fd(kept.as_fd()).map_err(failed)?;
+        }
     }
     let loaded = open.load().map_err(failed)?;
     let map = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(failed);
@@ -72,6 +71,7 @@ fn load_forward(lines: u32, notes: Option<OwnedFd>) -> Result<(Maps, OwnedFd, Ow
         buckets: map(&loaded.maps.buckets)?,
         vlans: map(&loaded.maps.vlans)?,
         segments: map(&loaded.maps.segments)?,
+        owned: map(&loaded.maps.owned)?,
         counters: map(&loaded.maps.counters)?,
         sockets: map(&loaded.maps.sockets)?,
         punts: map(&loaded.maps.punts)?,
@@ -79,6 +79,7 @@ fn load_forward(lines: u32, notes: Option<OwnedFd>) -> Result<(Maps, OwnedFd, Ow
         lines: map(&loaded.maps.lines)?,
         header: map(&loaded.maps.header)?,
         nics: map(&loaded.maps.nics)?,
+        reserved: map(&loaded.maps.reserved)?,
     };
     let programs = &loaded.progs;
     Ok((maps, keep(programs.forward_xdp.as_fd())?, keep(programs.forward_tc.as_fd())?))
@@ -107,13 +108,14 @@ fn keep(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 
 impl Maps {
     /// All of them with the names they are pinned under.
-    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 12] {
+    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 14] {
         [
             ("ports", &self.ports),
             ("numbers", &self.numbers),
             ("buckets", &self.buckets),
             ("vlans", &self.vlans),
             ("segments", &self.segments),
+            ("owned", &self.owned),
             ("counters", &self.counters),
             ("sockets", &self.sockets),
             ("punts", &self.punts),
@@ -121,6 +123,7 @@ impl Maps {
             ("lines", &self.lines),
             ("header", &self.header),
             ("nics", &self.nics),
+            ("reserved", &self.reserved),
         ]
     }
 }

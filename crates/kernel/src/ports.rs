@@ -7,8 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::Error;
 use crate::layout::{
-    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, PORT_HOST, PORT_PEER, PORT_PUBLIC,
-    PORT_TRUNK, PORT_VIF, PORTS, Port, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VlanKey,
+    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, PORT_HOST, PORT_IS_PUBLIC, PORT_PEER,
+    PORT_PUBLIC, PORT_TRUNK, PORT_VIF, PORTS, Port, SEGMENT_UP, SEGMENTS, SOCKETS, Segment,
+    VlanKey,
 };
 use crate::{How, Kernel};
 
@@ -62,6 +63,9 @@ pub struct PortEntry {
     pub mtu: u16,
     /// A veth whose other end is in another namespace: `bpf_redirect_peer` reaches it faster.
     pub peer: bool,
+    /// Owned addresses are reached by it ([`Kernel::set_owned`]): a trunk that is the public NIC
+    /// as well. A [`PortKind::Public`] is public in any case.
+    pub public: bool,
     /// First slot of its AF_XDP sockets (a NIC's; see [`Kernel::set_socket`]).
     pub sockets: u32,
     /// Slots it has, one for each queue; 0 if it has no sockets.
@@ -75,6 +79,12 @@ pub struct PortEntry {
 const NANOSECONDS: u64 = 1_000_000_000;
 
 impl PortEntry {
+    fn flags(&self) -> u32 {
+        let public = self.kind == PortKind::Public || self.public && self.kind == PortKind::Trunk;
+        let flags = [(self.peer, PORT_PEER), (public, PORT_IS_PUBLIC)];
+        flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
+    }
+
     fn row(&self, how: Option<How>) -> Port {
         // A rate above 1 GHz is none.
         let cost = NANOSECONDS.checked_div(self.punt_rate.into()).unwrap_or(0);
@@ -83,7 +93,7 @@ impl PortEntry {
             number: self.number,
             kind: self.kind.code(),
             hook: how.map_or(HOOK_NONE, How::code),
-            flags: if self.peer { PORT_PEER } else { 0 },
+            flags: self.flags(),
             sockets: self.sockets,
             queues: self.queues,
             mtu: self.mtu,
@@ -271,6 +281,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             peer: true,
+            public: false,
             sockets: 0,
             queues: 0,
             punt_rate: 20_000,
@@ -287,6 +298,14 @@ mod tests {
         assert_eq!((free.punt_cost, free.hook), (0, HOOK_GENERIC));
         let slow = PortEntry { punt_rate: 1, punt_burst: 0, ..entry() }.row(None);
         assert_eq!((slow.punt_cost, slow.punt_burst), (1_000_000_000, 1_000_000_000));
+    }
+
+    #[test]
+    fn a_nic_is_public_by_its_kind_or_beside_it_and_a_vif_never() {
+        let flags = |kind, public| PortEntry { kind, public, peer: false, ..entry() }.flags();
+        assert_eq!(flags(PortKind::Public, false), PORT_IS_PUBLIC);
+        assert_eq!([false, true].map(|is| flags(PortKind::Trunk, is)), [0, PORT_IS_PUBLIC]);
+        assert_eq!([PortKind::Vif, PortKind::Host].map(|kind| flags(kind, true)), [0, 0]);
     }
 
     #[test]

@@ -252,8 +252,6 @@ fn what_libbpf_says_is_in_the_error() {
     let said = Kernel::start(&name, &settings).unwrap_err().to_string();
     assert!(said.starts_with("cannot load the forward programs: "), "{said}");
     assert!(said.contains("map 'lines': failed to create"), "{said}");
-    let report = detach_all(&name).unwrap();
-    assert_eq!(report.done, [format!("pins of node {name} removed")]);
 }
 
 #[test]
@@ -270,4 +268,31 @@ fn native_xdp_that_cannot_be_had_says_why_and_what_to_do() {
     assert_eq!(programs_on("nic"), []);
     let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Auto).unwrap();
     assert_eq!(attached.how, kernel::How::XdpGeneric);
+    // A change of mode that fails does not leave the NIC to the host, which would route what it
+    // gets.
+    let refused = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Native).unwrap_err();
+    assert_eq!(refused.to_string(), said);
+    assert_eq!(programs_on("nic").len(), 1);
+    node.restart();
+    node.kernel().set_port(&port(NIC, index("nic"), PortKind::Trunk)).unwrap();
+    let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Auto).unwrap();
+    assert_eq!(attached.how, kernel::How::XdpGeneric);
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_nothing_and_a_later_one_leaves_what_was_there() {
+    enter_netns();
+    let name = format!("tlk-{}-fails", std::process::id());
+    let (pins, lock) = (
+        Path::new("/sys/fs/bpf/trunkline").join(&name),
+        Path::new("/run/trunkline").join(format!("{name}.lock")),
+    );
+    let settings = |lines| Settings { lines, hash_key: 1, tcx: true };
+    Kernel::start(&name, &settings(0)).unwrap_err();
+    assert!(!pins.exists() && !lock.exists());
+    drop(Kernel::start(&name, &settings(64)).unwrap());
+    Kernel::start(&name, &settings(0)).unwrap_err();
+    assert!(pins.join("nics").exists());
+    detach_all(&name).unwrap();
+    assert!(!pins.exists() && !lock.exists());
 }

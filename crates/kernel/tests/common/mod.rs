@@ -180,6 +180,7 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         peer: false,
+        public: false,
         sockets: 0,
         queues: 0,
         punt_rate: 0,

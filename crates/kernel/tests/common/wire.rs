@@ -119,3 +119,58 @@ pub fn iperf_server(namespace: &Namespace) -> Child {
     until("iperf3 listens", listens);
     child
 }
+
+const HERE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const THERE: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// An Ethernet frame without tags.
+fn ethernet(protocol: u16, payload: &[u8]) -> Vec<u8> {
+    [&HERE, &THERE, &protocol.to_be_bytes()[..], payload].concat()
+}
+
+/// An ARP request, or the answer to one: who asks, and who has `target`?
+pub fn arp(operation: u16, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4];
+    let arp = [&head, &operation.to_be_bytes()[..], &THERE, &sender, &[0; 6], &target].concat();
+    ethernet(0x0806, &arp)
+}
+
+/// An IPv4 packet without options, padded to the shortest Ethernet frame.
+pub fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (20 + payload.len() as u16).to_be_bytes();
+    let mut ip = vec![0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0];
+    ip.extend([from, to].concat());
+    let checksum = !sum(&ip, 0) as u16;
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    ip.extend(payload);
+    let mut frame = ethernet(0x0800, &ip);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// A UDP datagram from and to these ports; its checksum is left out, as UDP allows.
+pub fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]) -> Vec<u8> {
+    let length = 8 + data.len() as u16;
+    let header = [from.1, to.1, length, 0].map(u16::to_be_bytes).concat();
+    ipv4(from.0, to.0, 17, &[&header, data].concat())
+}
+
+/// A TCP segment with these flags.
+pub fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    let mut segment = [from.1, to.1].map(u16::to_be_bytes).concat();
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    let pseudo = [from.0, to.0].concat();
+    let checksum = !sum(&segment, sum(&pseudo, 6 + segment.len() as u32)) as u16;
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    ipv4(from.0, to.0, 6, &segment)
+}
+
+/// An ICMP message with an id behind its checksum.
+pub fn icmp(from: [u8; 4], to: [u8; 4], kind: u8, id: u16) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend([id, 1].map(u16::to_be_bytes).concat());
+    message.extend([0x5a; 28]);
+    let checksum = !sum(&message, 0) as u16;
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    ipv4(from, to, 1, &message)
+}
