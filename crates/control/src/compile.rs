@@ -1,8 +1,19 @@
 //! From what should be, and what is there, to what workers look up.
 
-use tables::{Port, PortId, PortKind, Segment, SegmentId, Topology, Uplink, ZoneId};
+mod nat;
+mod routes;
+mod topology;
+
+use tables::{PortId, SegmentId, ZoneId};
 
 use crate::model::Network;
+
+pub use nat::{Owned, nat, owned};
+pub use routes::{PublicRoute, routes, told_neighbours};
+pub use topology::topology;
+
+/// The zone whose networks reach the node's own services.
+pub const HOST_ZONE: &str = "default";
 
 /// A network with the numbers it has on this node.
 #[derive(Clone, Debug)]
@@ -15,85 +26,8 @@ pub struct Numbered<'a> {
     pub zone: ZoneId,
     /// The port of its uplink.
     pub uplink: PortId,
-}
-
-/// Builds the topology: every segment's members are its vifs, its host port and its uplink, as
-/// far as they are plugged.
-#[must_use]
-pub fn topology(networks: &[Numbered<'_>], ports: Vec<Port>) -> Topology {
-    let segments = networks.iter().map(|numbered| {
-        let uplink = Uplink { port: numbered.uplink, vlan: numbered.network.vlan };
-        let member = |port: &&Port| match port.kind {
-            PortKind::Vif | PortKind::Host => port.segment == numbered.segment,
-            PortKind::Trunk | PortKind::Public => port.id == numbered.uplink,
-        };
-        Segment {
-            id: numbered.segment,
-            zone: numbered.zone,
-            uplink: Some(uplink),
-            members: ports.iter().filter(member).map(|port| port.id).collect(),
-            gateway: None,
-            host: PortId::NONE,
-            taken_up: None,
-            clamp_mss: None,
-        }
-    });
-    let segments = segments.collect();
-    Topology::new(ports, segments)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flags::Flags;
-    use crate::model::Model;
-    use tables::Egress;
-
-    fn port(number: u16, kind: PortKind, segment: u16) -> Port {
-        Port {
-            id: PortId::new(number).unwrap(),
-            kind,
-            segment: SegmentId::new(segment).unwrap_or(SegmentId::NONE),
-            egress: Egress::Punt,
-            public: false,
-            mac: tables::GATEWAY_MAC,
-            mtu: 1500,
-            stamp: 0,
-            partial_checksums: false,
-        }
-    }
-
-    #[test]
-    fn a_segment_floods_to_its_own_ports_and_its_uplink() {
-        let text = "vlan_interface = \"eth0\"\n\
-                    [[network]]\nname = \"a\"\nvlan = 100\ncidr = \"10.0.0.0/24\"\n\
-                    [[network]]\nname = \"b\"\nvlan = 102\ncidr = \"10.1.0.0/24\"\n";
-        let model = Model::from_text(&Flags::default(), "test.toml", text).unwrap();
-        let networks: Vec<_> = model
-            .networks
-            .iter()
-            .zip(1..)
-            .map(|(network, number)| Numbered {
-                network,
-                segment: SegmentId::new(number).unwrap(),
-                zone: ZoneId::new(1).unwrap(),
-                uplink: PortId::new(1).unwrap(),
-            })
-            .collect();
-        let ports = vec![
-            port(1, PortKind::Trunk, 0),
-            port(2, PortKind::Public, 0),
-            port(3, PortKind::Vif, 1),
-            port(4, PortKind::Vif, 2),
-            port(5, PortKind::Host, 1),
-        ];
-        let topology = topology(&networks, ports);
-        let members = |segment: u16| {
-            let segment = topology.segment(SegmentId::new(segment).unwrap()).unwrap();
-            segment.members.iter().map(|id| id.get()).collect::<Vec<_>>()
-        };
-        assert_eq!((members(1), members(2)), (vec![1, 3, 5], vec![1, 4]));
-        let trunk = topology.port(PortId::new(1).unwrap()).unwrap();
-        assert_eq!(topology.segment_of(trunk, Some(102)).unwrap().id.get(), 2);
-    }
+    /// Its host port, if it is plugged.
+    pub host: PortId,
+    /// Whether a VM of it is on this node.
+    pub live: bool,
 }

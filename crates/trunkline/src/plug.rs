@@ -240,6 +240,7 @@ fn entry(
     PortEntry {
         number: port.id.get(),
         kind: kind(&port.wanted),
+        public: matches!(port.wanted, Wanted::Nic { public: true, .. }),
         ifindex: plugged.link.index,
         mtu: u16::try_from(plugged.link.mtu).unwrap_or(u16::MAX),
         mac: plugged.link.mac.unwrap_or_default().0,
