@@ -124,6 +124,12 @@ impl Stations {
         fdb
     }
 
+    /// When a station was last seen, seconds since boot; nothing for one that is told or unknown.
+    #[must_use]
+    pub fn seen(&self, station: Station) -> Option<u32> {
+        self.known.get(&station).filter(|known| !known.fixed).map(|known| known.seen)
+    }
+
     /// Every station, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Station, &Known)> {
         self.known.iter()

@@ -7,11 +7,12 @@
 pub mod judge;
 mod link;
 mod ours;
+mod public;
 mod watch;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
     LinkMessage,
@@ -22,6 +23,7 @@ use wire::MacAddr;
 
 pub use link::Link;
 pub use ours::{PUNT_FAR, PUNT_NEAR, Pair, alias_of, host_port_name};
+pub use public::{KernelNeighbour, KernelRoute};
 pub use watch::{LinkEvent, LinkWatch};
 
 /// Why a link could not be read or changed.
@@ -125,19 +127,7 @@ impl Links {
     pub async fn addresses(&self) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
         let messages: Result<Vec<_>, _> = self.handle.address().get().execute().try_collect().await;
         let messages = messages.map_err(|e| NetlinkError::of("cannot list the addresses", &e))?;
-        let of = |message: &rtnetlink::packet_route::address::AddressMessage| {
-            // IFA_LOCAL is our end; IFA_ADDRESS is the other one on a point-to-point link.
-            let find = |local: bool| {
-                message.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Local(address) if local => Some(*address),
-                    AddressAttribute::Address(address) if !local => Some(*address),
-                    _ => None,
-                })
-            };
-            let address = find(true).or_else(|| find(false))?;
-            let net = IpNet::new(address, message.header.prefix_len).ok()?;
-            Some((message.header.index, net))
-        };
+        let of = |message: &AddressMessage| Some((message.header.index, address_of(message)?));
         Ok(messages.iter().filter_map(of).collect())
     }
 
@@ -265,4 +255,17 @@ impl Links {
         let changed = self.handle.link().change(message).execute().await;
         changed.map_err(|e| NetlinkError::of(format!("link {index}: {doing}"), &e))
     }
+}
+
+/// The address a message tells of.
+fn address_of(message: &AddressMessage) -> Option<IpNet> {
+    // IFA_LOCAL is our end; IFA_ADDRESS is the other one on a point-to-point link.
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    IpNet::new(find(true).or_else(|| find(false))?, message.header.prefix_len).ok()
 }

@@ -6,9 +6,11 @@
 mod ctl;
 mod detach;
 mod memory;
+mod neighbours;
 mod node;
 mod plug;
 mod ports;
+mod public;
 mod reload;
 mod report;
 mod run;

@@ -12,12 +12,15 @@ use control::compile::{self, Numbered};
 use control::flags::Flags;
 use control::learn::Stations;
 use control::model::Model;
+use control::neighbours::Neighbours;
 use control::netlink::{LinkEvent, Links};
 use control::report::Reloads;
-use kernel::Kernel;
-use tables::{Fdb, Port, PortId, Publisher, SegmentId, Snapshot, Topology};
+use kernel::{Kernel, PuntSender};
+use tables::{Fdb, Port, PortId, Publisher, SegmentId, Snapshot};
 
+use crate::neighbours::Announcement;
 use crate::ports::{Names, PortState};
+use crate::public::Public;
 use crate::stations::Pending;
 use crate::workers::Workers;
 
@@ -49,6 +52,10 @@ pub(crate) struct Node {
     pub(crate) stations: Stations,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) pending: Pending,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) public: Public,
+    pub(crate) sender: PuntSender,
+    pub(crate) announcements: Vec<Announcement>,
     /// Stations not learned because their segment knows as many as it may.
     pub(crate) fdb_refused: u64,
     pub(crate) warnings: Vec<String>,
@@ -71,28 +78,82 @@ impl Node {
         self.stamp
     }
 
-    /// Puts the stations in force; ports and segments stay as they are.
+    /// Puts stations and neighbours in force; all else stays as it is.
     pub(crate) fn publish(&mut self) {
         self.fdb = Arc::new(self.stations.fdb());
-        let topology = Arc::clone(&self.publisher.current().topology);
-        self.put_in_force(topology);
+        let tables = Snapshot::clone(&self.publisher.current());
+        self.put_in_force(tables);
     }
 
-    /// Compiles ports and segments anew and puts them and the stations in force.
+    /// Compiles everything anew and puts it in force.
     pub(crate) fn compile(&mut self) {
         self.tell_stations();
-        let topology = Arc::new(topology(&self.model, &self.names, &self.ports));
-        self.put_in_force(topology);
+        let rows: Vec<Port> = self
+            .ports
+            .values()
+            .filter_map(|port| {
+                let name = port.network().map_or(SegmentId::NONE, |name| self.names.segment(name));
+                port.row(name)
+            })
+            .collect();
+        let networks = self.numbered();
+        let topology = compile::topology(&networks, rows);
+        let (public, local) = (self.public_routes(), self.local_addresses());
+        let routes = compile::routes(&self.model, &networks, &public, local);
+        let nat = compile::nat(&self.model, &networks, |name| self.plugged(name));
+        let told = compile::told_neighbours(&self.model, &networks);
+        let lost = self.neighbours.tell(&told);
+        self.revoke(lost);
+        let before = Arc::clone(&self.publisher.current().nat);
+        self.own_addresses(&nat);
+        self.put_in_force(Snapshot {
+            topology: Arc::new(topology),
+            routes: Arc::new(routes),
+            nat: Arc::new(nat),
+            ..Snapshot::default()
+        });
+        let now = Arc::clone(&self.publisher.current().nat);
+        self.announce_floats(&before, &now);
     }
 
-    fn put_in_force(&mut self, topology: Arc<Topology>) {
+    /// The networks with their numbers.
+    fn numbered(&self) -> Vec<Numbered<'_>> {
+        let of = |network: &'_ control::model::Network| {
+            let host = control::netlink::host_port_name(&network.bridge);
+            let vifs = self.ports.values().filter(|port| port.network() == Some(&network.name));
+            (
+                self.plugged(&host),
+                vifs.filter(|port| port.is_vif() && port.plugged.is_some()).count(),
+            )
+        };
+        self.model
+            .networks
+            .iter()
+            .map(|network| {
+                let (host, vifs) = of(network);
+                Numbered {
+                    network,
+                    segment: self.names.segment(&network.name),
+                    zone: self.names.zone(&network.zone),
+                    uplink: self.plugged(&network.uplink).unwrap_or(PortId::NONE),
+                    host: host.unwrap_or(PortId::NONE),
+                    live: vifs > 0,
+                }
+            })
+            .collect()
+    }
+
+    fn put_in_force(&mut self, tables: Snapshot) {
         self.generation += 1;
+        let mut neighbours = tables::Neighbours::default();
+        self.neighbours.fill(&mut neighbours);
+        self.fill_hops(&mut neighbours);
         self.publisher.publish(Snapshot {
             generation: self.generation,
             stamp: self.stamp,
-            topology,
             fdb: Arc::clone(&self.fdb),
-            ..Snapshot::default()
+            neighbours: Arc::new(neighbours),
+            ..tables
         });
     }
 
@@ -118,6 +179,7 @@ impl Node {
                     }
                 }
             }
+            LinkEvent::Routing => self.public.stale = true,
             LinkEvent::Gone { index, .. } => {
                 let is = |port: &&PortState| {
                     port.plugged.as_ref().is_some_and(|plugged| plugged.link.index == index)
@@ -128,30 +190,4 @@ impl Node {
             }
         }
     }
-}
-
-/// What workers see of these ports and segments.
-pub(crate) fn topology(
-    model: &Model,
-    names: &Names,
-    ports: &BTreeMap<PortId, PortState>,
-) -> Topology {
-    let rows: Vec<Port> = ports
-        .values()
-        .filter_map(|port| {
-            let segment = port.network().map_or(SegmentId::NONE, |name| names.segment(name));
-            port.row(segment)
-        })
-        .collect();
-    let networks: Vec<Numbered<'_>> = model
-        .networks
-        .iter()
-        .map(|network| Numbered {
-            network,
-            segment: names.segment(&network.name),
-            zone: names.zone(&network.zone),
-            uplink: names.ports.get(&network.uplink).and_then(PortId::new).unwrap_or(PortId::NONE),
-        })
-        .collect();
-    compile::topology(&networks, rows)
 }

@@ -45,7 +45,10 @@ impl Node {
     /// Makes the host ports and plugs every port whose interface is there.
     pub(crate) async fn plug_what_is_there(&mut self) -> Result<()> {
         for network in &self.model.networks {
-            self.links.ensure_host_port(&network.bridge, network.mtu, &self.model.node).await?;
+            let host = control::netlink::host_port_name(&network.bridge);
+            if self.names.ports.get(&host).is_some() {
+                self.links.ensure_host_port(&network.bridge, network.mtu, &self.model.node).await?;
+            }
         }
         let links = self.links.list().await?;
         let waiting: Vec<(PortId, String)> = self
@@ -59,7 +62,8 @@ impl Node {
                 self.plug(id, link.clone()).await;
             }
         }
-        Ok(())
+        self.address_host_ports().await?;
+        self.lead_host_to_floats().await
     }
 
     /// Plugs a port into its interface; what stands in the way is remembered in words.

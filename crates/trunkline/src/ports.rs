@@ -59,6 +59,11 @@ impl PortState {
         }
     }
 
+    /// Whether it is a VM's.
+    pub(crate) fn is_vif(&self) -> bool {
+        matches!(self.wanted, Wanted::Vif { .. })
+    }
+
     /// The network of a vif or host port.
     pub(crate) fn network(&self) -> Option<&str> {
         match &self.wanted {
@@ -127,7 +132,12 @@ pub(crate) fn wanted(model: &Model) -> BTreeMap<String, (Wanted, Hook)> {
         let network = model.networks.get(vif.network)?.name.clone();
         Some((vif.name.clone(), (Wanted::Vif { network }, model.tuning.vif_hook)))
     });
-    let hosts = model.networks.iter().map(|network| {
+    // nova makes a network on a node when its first VM comes.
+    let has_vif = |name: &str| {
+        let mut vifs = model.vifs.iter();
+        vifs.any(|vif| model.networks.get(vif.network).is_some_and(|network| network.name == name))
+    };
+    let hosts = model.networks.iter().filter(|network| has_vif(&network.name)).map(|network| {
         let (name, bridge) = (network.name.clone(), network.bridge.clone());
         // The host's foot is a veth of ours: its GSO packets stay whole with tc.
         (host_port_name(&bridge), (Wanted::Host { network: name, bridge }, Hook::Tc))

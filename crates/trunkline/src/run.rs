@@ -14,7 +14,9 @@ use tracing_subscriber::EnvFilter;
 use crate::node::Node;
 use crate::start;
 
-/// How often silent stations are forgotten.
+/// How often neighbours are asked and addresses announced.
+const SECOND: Duration = Duration::from_secs(1);
+/// How often silent stations are forgotten, and the kernel makes sure of its own neighbours.
 const AGEING: Duration = Duration::from_secs(5);
 /// How long lines wait for their pass: changes within it share one walk through the table.
 const PASS: Duration = Duration::from_millis(20);
@@ -71,6 +73,7 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
     let wake = UnixDatagram::from_std(node.workers.wake.try_clone()?)?;
     let mut rung = [0; 64];
     let (mut ageing, mut pass) = (tokio::time::interval(AGEING), tokio::time::interval(PASS));
+    let mut second = tokio::time::interval(SECOND);
     tracing::info!(node = %node.model.node, workers = node.workers.len(), "ready");
     loop {
         tokio::select! {
@@ -83,13 +86,20 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
                 told?;
                 node.hear().await?;
             }
+            _ = second.tick() => node.second(),
             _ = ageing.tick() => {
                 node.age();
+                node.confirm_hops().await;
                 if node.workers.any_finished() {
                     bail!("a worker ended by itself; this is a bug: please report what it said above");
                 }
             }
-            _ = pass.tick(), if node.has_pending() => node.make_pass(),
+            _ = pass.tick(), if node.has_pending() || node.public.stale => {
+                if node.public.stale {
+                    node.look_at_public().await?;
+                }
+                node.make_pass();
+            }
         }
     }
     tracing::info!("stopped; programs and interfaces stay: `trunkline detach` takes them away");

@@ -11,15 +11,17 @@ use conntrack::Table;
 use control::flags::{Flags, XdpMode};
 use control::learn::Stations;
 use control::model::Model;
+use control::neighbours::Neighbours;
 use control::netlink::{Link, LinkWatch, Links, judge};
 use control::report::Reloads;
-use kernel::{Interface, Kernel, PUNT_SOCKETS, Settings};
+use kernel::{Interface, Kernel, PUNT_SOCKETS, PuntSender, Settings};
 use tables::{Fdb, PortId, Publisher, Snapshot};
 
 use crate::detach::take_away;
 use crate::node::{NicSockets, Node};
 use crate::plug::{PUNT_OVERHEAD, expects_xdp};
 use crate::ports::Names;
+use crate::public::Public;
 use crate::run::patiently;
 use crate::stations::Pending;
 use crate::workers::{self, NicQueues, Workers};
@@ -52,7 +54,7 @@ pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatc
 async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     let links = Links::connect()?;
     let (there, watch) = links.watch().await?;
-    let mut warnings = Vec::new();
+    let mut warnings = model.warnings.clone();
     let nics = judge_nics(&model, &there, &links, &mut warnings).await?;
     let plans: Vec<QueuePlan> = nics.iter().map(|nic| nic.plan.clone()).collect();
     let workers = workers::count(&model.tuning, &plans);
@@ -78,6 +80,11 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         .ensure_punt_link(workers as u32, largest_mtu(&model, &nics) + PUNT_OVERHEAD, &model.node)
         .await?;
 
+    if model.routing_source_ip.is_some() {
+        kernel.reserve_ports(model.nat.ports.first..=model.nat.ports.last)?;
+    }
+    let sender = PuntSender::open(punt.far.index).context("cannot open a packet socket")?;
+
     let mut names = Names::default();
     let generic = model.tuning.xdp_mode == XdpMode::Generic;
     let (queues, nic_sockets) = number_nics(&nics, generic, &mut names)?;
@@ -102,6 +109,9 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
             networks: Vec::new(),
             vifs: Vec::new(),
             static_fdb: Vec::new(),
+            routes: Vec::new(),
+            neighbours: Vec::new(),
+            floats: Vec::new(),
             ..model.clone()
         },
         links,
@@ -116,6 +126,10 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         stations: Stations::default(),
         fdb: Arc::new(Fdb::default()),
         pending: Pending::default(),
+        neighbours: Neighbours::default(),
+        public: Public::default(),
+        sender,
+        announcements: Vec::new(),
         fdb_refused: 0,
         warnings,
         reloads: Reloads::default(),
@@ -124,6 +138,7 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     };
     node.apply(model).await?;
     node.nics_are_plugged()?;
+    node.look_at_public().await?;
     // Last: with it goes what an earlier run left on interfaces that are no ports any more.
     let near = Interface::new(punt.near.index, &punt.near.name);
     node.kernel.attach_punt(near, Interface::new(punt.far.index, &punt.far.name))?;

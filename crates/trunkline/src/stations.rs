@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use conntrack::Mark;
+use conntrack::layout::NEXT_HOP;
 use control::learn::{Change, Station};
 use control::model::StaticPort;
 use pipeline::Notice;
@@ -17,6 +18,8 @@ use crate::node::Node;
 pub(crate) struct Pending {
     generation: u64,
     stations: HashSet<Station>,
+    /// Whether the public side's ways are to be asked for again.
+    hops: bool,
 }
 
 impl Node {
@@ -30,7 +33,10 @@ impl Node {
                 Notice::Seen { segment, mac, port } => {
                     news |= self.seen((segment, mac), port, now);
                 }
-                Notice::Wanted { .. } | Notice::Heard { .. } => {}
+                Notice::Wanted { link, address } => self.wanted(link, address, now).await,
+                Notice::Heard { segment, address, mac } => {
+                    news |= self.heard((segment, address), mac, now);
+                }
                 Notice::PartialChecksum { port } => self.finish_checksums(port).await?,
             }
         }
@@ -110,14 +116,23 @@ impl Node {
 
     /// Has lines that lead to these stations asked again, once nobody decides by old tables.
     pub(crate) fn revoke(&mut self, stations: impl IntoIterator<Item = Station>) {
+        let before = self.pending.stations.len();
         self.pending.stations.extend(stations);
-        // The tables that say so are published next.
+        if self.pending.stations.len() > before {
+            // The tables that say so are published next.
+            self.pending.generation = self.generation + 1;
+        }
+    }
+
+    /// Has lines that lead out by a next hop look for their way again.
+    pub(crate) fn revoke_hops(&mut self) {
+        self.pending.hops = true;
         self.pending.generation = self.generation + 1;
     }
 
     /// Whether lines wait for their pass.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.stations.is_empty()
+        self.pending.hops || !self.pending.stations.is_empty()
     }
 
     /// Makes the pass if every worker has moved on. Passes are merged: one walk for all stations
@@ -128,10 +143,12 @@ impl Node {
             return;
         }
         let stations = std::mem::take(&mut self.pending.stations);
+        let hops = std::mem::take(&mut self.pending.hops);
         let revoked = self.workers.flows.revoke(|flow| {
             let segment = SegmentId::new(flow.segment()).unwrap_or(SegmentId::NONE);
             let lost = stations.contains(&(segment, wire::MacAddr(flow.destination_mac())));
-            if lost { Mark::ForgetPath } else { Mark::Keep }
+            let by_hop = hops && flow.flags() & NEXT_HOP != 0;
+            if lost || by_hop { Mark::ForgetPath } else { Mark::Keep }
         });
         tracing::debug!(stations = stations.len(), lines = revoked.marked, "revoked");
     }

@@ -1,4 +1,5 @@
-//! Links as they come, change and go.
+//! Links as they come, change and go; and that routes, addresses or neighbours are not what they
+//! were.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,6 +13,14 @@ use super::{Link, Links, NetlinkError};
 
 /// Room for this many bytes of news while we are busy; the kernel may allow less.
 const ROOM: usize = 1 << 20;
+
+/// What is listened to.
+const GROUPS: [MulticastGroup; 4] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Neigh,
+];
 
 /// What happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +36,8 @@ pub enum LinkEvent {
         /// What was its name.
         name: String,
     },
+    /// An IPv4 route, address or neighbour came, changed or went: look at them again.
+    Routing,
 }
 
 /// A subscription to link news; made by [`Links::watch`].
@@ -76,7 +87,7 @@ impl News {
             errno: error.raw_os_error(),
         };
         let (mut connection, handle, messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(failed)?;
+            rtnetlink::new_multicast_connection(&GROUPS).map_err(failed)?;
         // Best effort: with less room an overrun comes sooner, and is dealt with.
         let _ =
             rtnetlink::sys::AsyncSocket::socket_mut(connection.socket_mut()).set_rx_buf_sz(ROOM);
@@ -125,7 +136,15 @@ impl LinkWatch {
         for link in links {
             self.learn(link);
         }
+        self.routing();
         Ok(())
+    }
+
+    /// Says once that routing is not what it was, however much of it changed.
+    fn routing(&mut self) {
+        if !self.ready.contains(&LinkEvent::Routing) {
+            self.ready.push_back(LinkEvent::Routing);
+        }
     }
 
     fn take(&mut self, message: &RouteNetlinkMessage) {
@@ -134,6 +153,14 @@ impl LinkWatch {
         match message {
             RouteNetlinkMessage::NewLink(link) if own(link) => self.learn(Link::of(link)),
             RouteNetlinkMessage::DelLink(link) if own(link) => self.forget(link.header.index),
+            RouteNetlinkMessage::NewNeighbour(told) | RouteNetlinkMessage::DelNeighbour(told)
+                if told.header.family != AddressFamily::Inet => {}
+            RouteNetlinkMessage::NewRoute(_)
+            | RouteNetlinkMessage::DelRoute(_)
+            | RouteNetlinkMessage::NewAddress(_)
+            | RouteNetlinkMessage::DelAddress(_)
+            | RouteNetlinkMessage::NewNeighbour(_)
+            | RouteNetlinkMessage::DelNeighbour(_) => self.routing(),
             _ => {}
         }
     }

@@ -1,0 +1,150 @@
+//! The node's own ARP in segments: questions sent, answers believed, addresses announced.
+
+use std::net::Ipv4Addr;
+
+use control::neighbours::{Ask, Change};
+use ipnet::Ipv4Net;
+use tables::{Link, Nat, PortId, Segment};
+use wire::{MacAddr, Station, arp, ethertype, vlan};
+
+use crate::node::Node;
+
+/// Frames that are still to be sent, a second apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Announcement {
+    port: PortId,
+    frame: Vec<u8>,
+    left: u32,
+}
+
+impl Node {
+    /// A worker has a packet for somebody it does not know.
+    pub(crate) async fn wanted(&mut self, link: Link, address: [u8; 4], now: u32) {
+        match link {
+            Link::Segment(segment) => {
+                if let Some(ask) = self.neighbours.want((segment, address), now) {
+                    self.send_question(&ask);
+                }
+            }
+            Link::Public(port) => self.want_public(port, Ipv4Addr::from(address)).await,
+        }
+    }
+
+    /// Somebody spoke for an address. Whether workers must know.
+    pub(crate) fn heard(
+        &mut self,
+        place: control::neighbours::Place,
+        mac: MacAddr,
+        now: u32,
+    ) -> bool {
+        match self.neighbours.heard(place, mac, now) {
+            Change::None => false,
+            Change::New => true,
+            Change::Moved(before) => {
+                self.revoke([(place.0, before)]);
+                true
+            }
+        }
+    }
+
+    /// What is due every second: questions, and what nobody answered; announcements.
+    pub(crate) fn second(&mut self) {
+        let stations = &self.stations;
+        let seen = |segment, mac| stations.seen((segment, mac));
+        let tick = self.neighbours.tick(dataplane::now(), seen);
+        for ask in &tick.asks {
+            self.send_question(ask);
+        }
+        if !tick.lost.is_empty() {
+            self.revoke(tick.lost);
+        }
+        if !tick.changed.is_empty() {
+            self.publish();
+        }
+        self.announce();
+    }
+
+    /// Asks by every port of the segment but the host's: as the gateway towards VMs, as the node
+    /// on the trunk, and there without a name where others have the gateway's address too.
+    fn send_question(&self, ask: &Ask) {
+        let (segment, address) = ask.place;
+        let tables = self.publisher.current();
+        let Some(segment) = tables.topology.segment(segment) else { return };
+        let Some(gateway) = segment.gateway else { return };
+        for port in segment.members.iter().filter(|port| **port != segment.host) {
+            let on_trunk = is_uplink(segment, *port);
+            let named = if on_trunk && gateway.shared { [0; 4] } else { gateway.address };
+            let sender = Station { mac: tables.topology.mac(*port), address: named };
+            let question = arp::request(sender, address, ask.to.unwrap_or(MacAddr::BROADCAST));
+            self.send_into(segment, *port, &question);
+        }
+    }
+
+    /// Sends a frame of the node's own out of a port of a segment.
+    fn send_into(&self, segment: &Segment, port: PortId, frame: &[u8]) {
+        let tag = segment.uplink.filter(|_| is_uplink(segment, port)).and_then(|way| way.vlan);
+        let sent = match tag {
+            Some(tag) => self.sender.send(port.get(), &tagged(frame, tag)),
+            None => self.sender.send(port.get(), frame),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(port = port.get(), %error, "a frame of the node's own was not sent");
+        }
+    }
+
+    /// Has floating addresses announced that were not there before.
+    pub(crate) fn announce_floats(&mut self, before: &Nat, now: &Nat) {
+        if self.model.announcements == 0 {
+            return;
+        }
+        for float in now.floats().filter(|float| before.float(float.address) != Some(float)) {
+            let mac = self.publisher.current().topology.mac(float.port);
+            let frame = arp::gratuitous(Station { mac, address: float.address }).to_vec();
+            let left = self.model.announcements;
+            self.announcements.push(Announcement { port: float.port, frame, left });
+        }
+    }
+
+    fn announce(&mut self) {
+        for announcement in &mut self.announcements {
+            announcement.left -= 1;
+            let sent = self.sender.send(announcement.port.get(), &announcement.frame);
+            if let Err(error) = sent {
+                tracing::warn!(port = announcement.port.get(), %error, "an announcement failed");
+            }
+        }
+        self.announcements.retain(|announcement| announcement.left > 0);
+    }
+
+    /// Gives every host port the gateway's address of its network, so that the host's services are
+    /// reached there and the host reaches VMs.
+    pub(crate) async fn address_host_ports(&mut self) -> anyhow::Result<()> {
+        for network in self.model.networks.clone() {
+            let Some(foot) = self.links.by_name(&network.bridge).await? else { continue };
+            if self.plugged(&control::netlink::host_port_name(&network.bridge)).is_none() {
+                continue;
+            }
+            let in_zone = network.zone == control::compile::HOST_ZONE;
+            let address = network.gateway.zip(network.cidr).filter(|_| in_zone);
+            let address =
+                address.and_then(|(gateway, cidr)| Ipv4Net::new(gateway, cidr.prefix_len()).ok());
+            self.kernel.ignore_arp(&network.bridge)?;
+            if foot.mac != Some(tables::GATEWAY_MAC) {
+                self.links.set_mac(foot.index, tables::GATEWAY_MAC).await?;
+            }
+            self.links.set_address(foot.index, address).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_uplink(segment: &Segment, port: PortId) -> bool {
+    segment.uplink.is_some_and(|uplink| uplink.port == port)
+}
+
+fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
+    let mut room = vec![0; wire::TAG_LEN + frame.len()];
+    room[wire::TAG_LEN..].copy_from_slice(frame);
+    let start = vlan::push(&mut room, wire::TAG_LEN, ethertype::VLAN, tag);
+    room.split_off(start.unwrap_or(wire::TAG_LEN))
+}
