@@ -25,6 +25,12 @@ segment() { # name vlan cidr bridge left-gateway right-gateway
     vlan[$1]=$2 cidr[$1]=$3 bridge[$1]=$4 gateway["left $1"]=$5 gateway["right $1"]=$6
 }
 
+# Every node is the same gateway, as with share_dhcp_address.
+share_gateways() {
+    local name
+    for name in "${segments[@]}"; do gateway["right $name"]=${gateway["left $name"]}; done
+}
+
 vm() { # number segment address
     vm_segment[$1]=$2 vm_address[$1]=$3
 }

@@ -26,6 +26,8 @@ pub(crate) const BATCH: usize = 32;
 const SOCKETS: usize = 64;
 /// How long a worker sleeps at most: what needs time to pass (expiry) happens this often.
 const NAP_MS: u16 = 100;
+/// The same while frames wait for a neighbour.
+const HELD_NAP_MS: u16 = 2;
 /// A whole sweep of the table takes about so long.
 const SWEEP_MS: u64 = 20_000;
 /// Lines swept in one turn: enough to be worth it, few enough that frames do not wait for it.
@@ -386,10 +388,15 @@ impl Engine {
         for link in self.links.iter().take(SOCKETS - 1) {
             fds.push(PollFd::new(link.socket.as_fd(), PollFlags::POLLIN));
         }
-        // A full transmit ring empties without an event of ours: look again soon.
-        let timeout = if stuck { PollTimeout::from(1u16) } else { PollTimeout::from(NAP_MS) };
+        // A full transmit ring empties without an event of ours, and a neighbour becomes known
+        // without one: look again soon.
+        let timeout = match (stuck, self.hold.len()) {
+            (true, _) => 1,
+            (false, 1..) => HELD_NAP_MS,
+            (false, 0) => NAP_MS,
+        };
         // EINTR is as good a reason to look around as any.
-        let _ = poll(&mut fds, timeout);
+        let _ = poll(&mut fds, PollTimeout::from(timeout));
         self.corner.hush();
     }
 }

@@ -205,7 +205,9 @@ impl Capture {
         std::thread::sleep(Duration::from_millis(200));
         drop(self.running);
         let path = self.file.path().to_str().unwrap();
-        let output = Command::new("tcpdump").args(["-enr", path]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+        let output = Command::new("tcpdump").args(["-envr", path]).output().unwrap();
+        // What belongs to one packet is on indented lines: one line each.
+        let text = String::from_utf8_lossy(&output.stdout).replace("\n    ", " ");
+        text.lines().map(str::to_owned).collect()
     }
 }

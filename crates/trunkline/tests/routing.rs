@@ -1,0 +1,191 @@
+//! The seed's routed scenarios on real interfaces, with XDP everywhere and with tc everywhere.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod lab;
+
+use lab::{HOOKS, Lab};
+
+/// How many lines have all these words.
+fn count(lines: &[String], words: &[&str]) -> usize {
+    lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+}
+
+/// No MAC speaks by two ports of the switch: what nodes route leaves with their own.
+fn no_mac_flaps(lab: &Lab) {
+    let fdb = lab.run("switch", "bridge", &["fdb", "show", "br", "trunk"]);
+    let mut seen = std::collections::BTreeMap::new();
+    for line in fdb.lines().filter(|line| !line.contains("permanent")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (mac, port) = (words[0].to_owned(), words[2].to_owned());
+        if let Some(before) = seen.insert(mac.clone(), port.clone()) {
+            assert_eq!(before, port, "{mac} is on two ports: {fdb}");
+        }
+    }
+}
+
+#[test]
+fn scenario_2_a_fixed_address_goes_out_as_its_node() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        let wire = lab.capture("switch", "left-eth1", "icmp");
+        let private = lab.capture("switch", "left-eth1", "net 10.0.0.0/8");
+        lab.pings("vm2", "8.8.8.8");
+        let wire = wire.stop();
+        let out = count(&wire, &["91.207.15.105 > 8.8.8.8", "echo request"]);
+        let back = count(&wire, &["8.8.8.8 > 91.207.15.105", "echo reply"]);
+        assert_eq!((out, back), (20, 20), "hook {hook}: {:?}", wire.first());
+        assert_eq!(private.stop(), Vec::<String>::new(), "hook {hook}");
+    }
+}
+
+#[test]
+fn scenario_5_other_tenant_same_node_is_routed_once_and_not_translated() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        let at = lab.capture("vm3", "eth0", "icmp");
+        lab.pings("vm1", "10.1.0.3");
+        let at = at.stop();
+        assert_eq!(
+            count(&at, &["10.0.0.3 > 10.1.0.3", "echo request", "ttl 63"]),
+            20,
+            "{:?}",
+            at.first()
+        );
+        let routes = lab.run("left", "ip", &["route"]);
+        assert!(routes.contains("10.0.0.0/24 dev br100"), "{routes}");
+        assert!(routes.contains("10.1.0.0/24 dev br102"), "{routes}");
+    }
+}
+
+#[test]
+fn scenario_6_leaves_tagged_102_and_comes_back_tagged_100() {
+    for (hook, flags) in HOOKS {
+        for shared in [&[][..], &["--share-dhcp-address"]] {
+            eprintln!("hook {hook} {shared:?}");
+            let lab = Lab::up(&[flags, shared].concat());
+            let wire = lab.capture("switch", "left-eth0", "vlan and icmp");
+            lab.pings("vm1", "10.1.0.4");
+            let wire = wire.stop();
+            let out = count(&wire, &["vlan 102", "10.0.0.3 > 10.1.0.4", "echo request", "ttl 63"]);
+            let back = count(&wire, &["vlan 100", "10.1.0.4 > 10.0.0.3", "echo reply", "ttl 63"]);
+            assert_eq!((out, back, wire.len()), (20, 20, 40), "{:?}", wire.first());
+            no_mac_flaps(&lab);
+            // VM 6 still knows its gateway by the address all gateways have.
+            let gateway = if shared.is_empty() { "10.1.0.5" } else { "10.1.0.1" };
+            lab.pings("vm6", gateway);
+            let known = lab.run("vm6", "ip", &["neigh", "show", gateway, "dev", "eth0"]);
+            assert!(known.contains("02:74:6c:00:00:01"), "{known}");
+        }
+    }
+}
+
+#[test]
+fn scenario_7_and_every_hairpin_of_floating_addresses() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        let wire = lab.capture("switch", "left-eth1", "icmp");
+        lab.pings("vm1", "91.208.23.16");
+        let wire = wire.stop();
+        let out = count(&wire, &["91.208.23.11 > 91.208.23.16", "echo request", "ttl 63"]);
+        assert_eq!(out, 20, "hook {hook}: {:?}", wire.first());
+        assert_eq!(count(&wire, &["91.208.23.16 > 91.208.23.11", "echo reply"]), 20);
+        // Its own, a sibling's, another tenant's and the other node's, from the host and outside.
+        for (from, to) in [
+            ("vm1", "91.208.23.11"),
+            ("vm2", "91.208.23.11"),
+            ("vm3", "91.208.23.11"),
+            ("vm4", "91.208.23.11"),
+            ("vm6", "91.208.23.11"),
+            ("left", "91.208.23.11"),
+            ("right", "91.208.23.11"),
+            ("inet", "91.208.23.11"),
+        ] {
+            eprintln!("{from} to {to}");
+            lab.pings(from, to);
+        }
+    }
+}
+
+#[test]
+fn without_a_vif_of_tenant_2_on_demand_is_unreachable_and_eager_works() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        for provision in ["on-demand", "eager"] {
+            let lab = Lab::up(&[flags, &["--provision", provision]].concat());
+            let file = "/run/trunkline-lab/left.toml";
+            let text = std::fs::read_to_string(file).unwrap();
+            let (before, after) = text.split_once("\n[[vif]]\nname = \"vnet3\"").unwrap();
+            let after = after.split_once("\n\n").map_or("", |(_, rest)| rest);
+            std::fs::write(file, format!("{before}\n{after}")).unwrap();
+            lab.run("left", env!("CARGO_BIN_EXE_trunkline"), &["ctl", "--node", "left", "reload"]);
+            let private = lab.capture("switch", "left-eth1", "net 10.0.0.0/8");
+            let text = lab.exec("vm1", "ping", &["-n", "-c", "3", "-W", "1", "10.1.0.4"]).text;
+            if provision == "eager" {
+                assert!(text.contains(" 0% packet loss"), "hook {hook}: {text}");
+            } else {
+                let told = "From 10.0.0.1 icmp_seq=1 Destination Host Unreachable";
+                assert!(text.contains(told), "hook {hook}: {text}");
+            }
+            assert_eq!(private.stop(), Vec::<String>::new(), "leaked, hook {hook} {provision}");
+            let links = lab.run("left", "ip", &["-o", "link"]);
+            assert!(!links.contains("br102"), "{links}");
+        }
+    }
+}
+
+#[test]
+fn the_hosts_own_traffic_goes_on_beside_the_tenants() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        lab.pings("left", "8.8.8.8");
+        lab.pings("inet", "91.207.15.105");
+        // The host and VMs of both nodes reach each other, and the host's services are there.
+        for to in ["10.0.0.3", "10.0.0.6", "10.1.0.3", "10.1.0.4"] {
+            lab.pings("left", to);
+        }
+        for (from, to) in [("vm1", "10.0.0.1"), ("vm1", "10.1.0.1"), ("vm1", "91.207.15.105")] {
+            let server = lab.start(
+                "left",
+                "busybox",
+                &["nc", "-l", "-p", "8022", "-e", "/bin/echo", "hello"],
+            );
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let said = lab.exec(from, "timeout", &["3", "busybox", "nc", "-w", "2", to, "8022"]);
+            assert!(said.text.contains("hello"), "{from} to {to}, hook {hook}: {said:?}");
+            drop(server);
+        }
+        let reserved = lab.run("left", "sysctl", &["-n", "net.ipv4.ip_local_reserved_ports"]);
+        assert_eq!(reserved.trim(), "20000-45999");
+    }
+}
+
+#[test]
+fn nobody_answers_an_established_connection_while_no_daemon_runs() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        let server = lab.start("inet", "timeout", &["20", "iperf3", "-s", "-1"]);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let client =
+            lab.start("vm2", "timeout", &["15", "iperf3", "-c", "8.8.8.8", "-t", "6", "-b", "5M"]);
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let errors = lab.capture(
+            "inet",
+            "eth0",
+            "src host 91.207.15.105 and (icmp or tcp[tcpflags] & tcp-rst != 0)",
+        );
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(lab.pid("left")),
+            nix::sys::signal::SIGKILL,
+        )
+        .unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert_eq!(errors.stop(), Vec::<String>::new(), "hook {hook}");
+        drop(client);
+        drop(server);
+    }
+}
