@@ -69,15 +69,19 @@ impl Routes {
         own.or_else(|| self.public.get_lpm(&host)).map(|(prefix, route)| (prefix, *route))
     }
 
-    /// Every route with its zone, sorted by zone and prefix.
-    pub fn iter(&self) -> impl Iterator<Item = (ZoneId, Ipv4Net, Route)> {
+    /// The zones' own routes, sorted by zone and prefix.
+    pub fn zones(&self) -> impl Iterator<Item = (ZoneId, Ipv4Net, Route)> {
         let mut zones: Vec<_> = self.zones.iter().collect();
         zones.sort_by_key(|(zone, _)| **zone);
-        let public = self.public.iter().map(|(prefix, route)| (ZoneId::NONE, prefix, *route));
-        let zones = zones.into_iter().flat_map(|(zone, routes)| {
+        zones.into_iter().flat_map(|(zone, routes)| {
             routes.iter().map(|(prefix, route)| (*zone, prefix, *route))
-        });
-        zones.chain(public)
+        })
+    }
+
+    /// Every route with its zone; the node's own last, under [`ZoneId::NONE`].
+    pub fn iter(&self) -> impl Iterator<Item = (ZoneId, Ipv4Net, Route)> {
+        let public = self.public.iter().map(|(prefix, route)| (ZoneId::NONE, prefix, *route));
+        self.zones().chain(public)
     }
 }
 

@@ -4,7 +4,7 @@
 //! to the kernel's programs; what is taken away goes the other way round, so that no frame comes
 //! up for a port nobody knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use control::neighbours::Neighbours;
 use control::netlink::{LinkEvent, Links};
 use control::report::Reloads;
 use kernel::{Kernel, PuntSender};
-use tables::{Fdb, Port, PortId, Publisher, SegmentId, Snapshot};
+use tables::{Fdb, Nat, Port, PortId, Publisher, SegmentId, Snapshot, Topology};
 
 use crate::neighbours::Announcement;
 use crate::ports::{Names, PortState};
@@ -88,32 +88,55 @@ impl Node {
     /// Compiles everything anew and puts it in force.
     pub(crate) fn compile(&mut self) {
         self.tell_stations();
-        let rows: Vec<Port> = self
-            .ports
-            .values()
-            .filter_map(|port| {
-                let name = port.network().map_or(SegmentId::NONE, |name| self.names.segment(name));
-                port.row(name)
-            })
-            .collect();
         let networks = self.numbered();
-        let topology = compile::topology(&networks, rows);
         let (public, local) = (self.public_routes(), self.local_addresses());
         let routes = compile::routes(&self.model, &networks, &public, local);
         let nat = compile::nat(&self.model, &networks, |name| self.plugged(name));
         let told = compile::told_neighbours(&self.model, &networks);
         let lost = self.neighbours.tell(&told);
         self.revoke(lost);
-        let before = Arc::clone(&self.publisher.current().nat);
+        let before = self.publisher.current();
+        self.stamp_floats(&before.nat, &nat);
+        if before.routes.zones().ne(routes.zones()) {
+            self.ask_all_again();
+        }
         self.own_addresses(&nat);
-        self.put_in_force(Snapshot {
+        let topology = self.topology();
+        let after = Snapshot {
             topology: Arc::new(topology),
             routes: Arc::new(routes),
             nat: Arc::new(nat),
             ..Snapshot::default()
-        });
-        let now = Arc::clone(&self.publisher.current().nat);
-        self.announce_floats(&before, &now);
+        };
+        self.put_in_force(after);
+        let after = self.publisher.current();
+        self.announce_floats(&before.nat, &after.nat);
+    }
+
+    fn topology(&self) -> Topology {
+        let segment = |port: &PortState| {
+            port.network().map_or(SegmentId::NONE, |name| self.names.segment(name))
+        };
+        let rows: Vec<Port> =
+            self.ports.values().filter_map(|port| port.row(segment(port))).collect();
+        compile::topology(&self.numbered(), rows)
+    }
+
+    /// Has the connections of VMs whose floating address changed asked again, from their next
+    /// packet on.
+    fn stamp_floats(&mut self, before: &Nat, after: &Nat) {
+        let gone = before.floats().filter(|float| after.float(float.address) != Some(float));
+        let new = after.floats().filter(|float| before.float(float.address) != Some(float));
+        let vifs: BTreeSet<PortId> = gone.chain(new).map(|float| float.vif).collect();
+        if vifs.is_empty() {
+            return;
+        }
+        let stamp = self.next_stamp();
+        for vif in vifs {
+            if let Some(plugged) = self.ports.get_mut(&vif).and_then(|port| port.plugged.as_mut()) {
+                plugged.stamp = stamp;
+            }
+        }
     }
 
     /// The networks with their numbers.

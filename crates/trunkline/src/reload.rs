@@ -73,6 +73,9 @@ impl Node {
         }
         self.names = names;
         let old = std::mem::replace(&mut self.model, model);
+        if (&old.networks, &old.nat) != (&self.model.networks, &self.model.nat) {
+            self.ask_all_again();
+        }
 
         self.remove_ports(&wanted).await;
         self.remove_segments(&old);
@@ -188,5 +191,18 @@ fn names_of(model: &Model) -> BTreeMap<String, String> {
         let name = format!("fdb {} in {}", entry.mac, network_of(entry.network));
         (name, format!("{:?}", entry.port))
     });
-    networks.chain(vifs).chain(fdb).collect()
+    let floats = model
+        .floats
+        .iter()
+        .map(|float| (format!("floating_ip {}", float.address), format!("{float:?}")));
+    let routes = model.routes.iter().map(|route| {
+        (format!("route {} in {}", route.to, network_of(route.network)), route.via.to_string())
+    });
+    let neighbours = model.neighbours.iter().map(|told| {
+        let name = format!("neighbour {} in {}", told.address, network_of(told.network));
+        (name, told.mac.to_string())
+    });
+    let nat = [("address translation".to_owned(), format!("{:?}", model.nat))];
+    let l3 = floats.chain(routes).chain(neighbours).chain(nat);
+    networks.chain(vifs).chain(fdb).chain(l3).collect()
 }

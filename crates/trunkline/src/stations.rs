@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use conntrack::Mark;
-use conntrack::layout::NEXT_HOP;
+use conntrack::layout::{NEXT_HOP, ROUTED};
 use control::learn::{Change, Station};
 use control::model::StaticPort;
 use pipeline::Notice;
@@ -20,6 +20,8 @@ pub(crate) struct Pending {
     stations: HashSet<Station>,
     /// Whether the public side's ways are to be asked for again.
     hops: bool,
+    /// Whether routed connections are to be asked again.
+    ask: bool,
 }
 
 impl Node {
@@ -130,9 +132,15 @@ impl Node {
         self.pending.generation = self.generation + 1;
     }
 
+    /// Has all routed connections asked again: routes or rules are not what they were.
+    pub(crate) fn ask_all_again(&mut self) {
+        self.pending.ask = true;
+        self.pending.generation = self.generation + 1;
+    }
+
     /// Whether lines wait for their pass.
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending.hops || !self.pending.stations.is_empty()
+        self.pending.ask || self.pending.hops || !self.pending.stations.is_empty()
     }
 
     /// Makes the pass if every worker has moved on. Passes are merged: one walk for all stations
@@ -144,11 +152,16 @@ impl Node {
         }
         let stations = std::mem::take(&mut self.pending.stations);
         let hops = std::mem::take(&mut self.pending.hops);
+        let ask = std::mem::take(&mut self.pending.ask);
         let revoked = self.workers.flows.revoke(|flow| {
             let segment = SegmentId::new(flow.segment()).unwrap_or(SegmentId::NONE);
             let lost = stations.contains(&(segment, wire::MacAddr(flow.destination_mac())));
             let by_hop = hops && flow.flags() & NEXT_HOP != 0;
-            if lost || by_hop { Mark::ForgetPath } else { Mark::Keep }
+            match (ask && flow.flags() & ROUTED != 0, lost || by_hop) {
+                (true, _) => Mark::AskAgain,
+                (false, true) => Mark::ForgetPath,
+                (false, false) => Mark::Keep,
+            }
         });
         tracing::debug!(stations = stations.len(), lines = revoked.marked, "revoked");
     }
