@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::report::{FdbEntry, Port, Problem, Reloaded, Segment, Status};
+use crate::filter::Filter;
+use crate::report::{
+    Cut, FdbEntry, Flow, Nat, Neighbour, Port, Problem, Reloaded, Route, Segment, Status,
+};
 
 /// A question to the daemon, and where its answer goes.
 #[derive(Debug)]
@@ -30,6 +33,16 @@ pub enum Request {
     Segments(oneshot::Sender<Vec<Segment>>),
     /// The MACs of one segment (by name) or of all.
     Fdb(Option<String>, oneshot::Sender<Vec<FdbEntry>>),
+    /// All routes, by zone and prefix.
+    Routes(oneshot::Sender<Vec<Route>>),
+    /// All neighbours, by link and address.
+    Neighbours(oneshot::Sender<Vec<Neighbour>>),
+    /// Address translation.
+    Nat(oneshot::Sender<Nat>),
+    /// The flows the filter lets through.
+    Flows(Filter, oneshot::Sender<Vec<Flow>>),
+    /// End the connections of which the filter lets a flow through; it has a word at least.
+    Cut(Filter, oneshot::Sender<Cut>),
     /// Read the file again; `Err` says why the old configuration stays.
     Reload(oneshot::Sender<Result<Reloaded, String>>),
 }
@@ -89,6 +102,10 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/ports", get(ports))
         .route("/v1/segments", get(segments))
         .route("/v1/fdb", get(fdb))
+        .route("/v1/routes", get(routes))
+        .route("/v1/neighbours", get(neighbours))
+        .route("/v1/nat", get(nat))
+        .route("/v1/flows", get(flows).delete(cut))
         .route("/v1/reload", post(reload))
         .fallback(async |uri: Uri| {
             problem(StatusCode::NOT_FOUND, &format!("there is no such page: {}", uri.path()))
@@ -150,6 +167,37 @@ struct Of {
 
 async fn fdb(State(daemon): State<Daemon>, Query(of): Query<Of>) -> Response {
     json(daemon.ask(|reply| Request::Fdb(of.segment, reply)).await)
+}
+
+async fn routes(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Routes).await)
+}
+
+async fn neighbours(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Neighbours).await)
+}
+
+async fn nat(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Nat).await)
+}
+
+#[derive(Deserialize)]
+struct Which {
+    #[serde(default)]
+    filter: Filter,
+}
+
+async fn flows(State(daemon): State<Daemon>, Query(which): Query<Which>) -> Response {
+    json(daemon.ask(|reply| Request::Flows(which.filter, reply)).await)
+}
+
+async fn cut(State(daemon): State<Daemon>, Query(which): Query<Which>) -> Response {
+    // A slip of the fingers must not end every connection of the node.
+    if which.filter.is_empty() {
+        let error = "say which: a port, an address, address:port or a protocol";
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, error);
+    }
+    json(daemon.ask(|reply| Request::Cut(which.filter, reply)).await)
 }
 
 async fn reload(State(daemon): State<Daemon>) -> Response {

@@ -38,6 +38,13 @@ pub enum CtlError {
     },
 }
 
+/// `page?key=value`, with `value` written so that it arrives as it is.
+#[must_use]
+pub fn query(page: &str, key: &str, value: &str) -> String {
+    let mut words = form_urlencoded::Serializer::new(String::new());
+    format!("{page}?{}", words.append_pair(key, value).finish())
+}
+
 /// Asks for `path`, such as `/v1/status`.
 ///
 /// # Errors
@@ -52,6 +59,14 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Ct
 /// [`CtlError`]: nobody answers, the daemon refuses, or the answer is not a `T`.
 pub async fn post<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, CtlError> {
     ask(socket, Method::POST, path).await
+}
+
+/// Takes away what is at `path`, such as `/v1/flows?filter=vnet1`.
+///
+/// # Errors
+/// [`CtlError`]: nobody answers, the daemon refuses, or the answer is not a `T`.
+pub async fn delete<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, CtlError> {
+    ask(socket, Method::DELETE, path).await
 }
 
 async fn ask<T: DeserializeOwned>(

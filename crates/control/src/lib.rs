@@ -25,6 +25,8 @@ pub mod api;
 pub mod compile;
 pub mod config;
 pub mod ctl;
+pub mod describe;
+pub mod filter;
 pub mod flags;
 mod keys;
 pub mod learn;

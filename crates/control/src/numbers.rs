@@ -50,6 +50,11 @@ impl Numbers {
         self.of.remove(name);
     }
 
+    /// Names and numbers, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.of.iter().map(|(name, number)| (name.as_str(), *number))
+    }
+
     /// The number of `name`, if it has one.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<u16> {

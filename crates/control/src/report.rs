@@ -1,6 +1,7 @@
 //! What the daemon tells on its control socket; both ends use these types.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -190,6 +191,151 @@ pub struct FdbEntry {
     pub fixed: bool,
     /// Seconds since it was last seen; `None` if it does not age.
     pub age_s: Option<u64>,
+}
+
+/// `GET /v1/routes`: one route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its zone; `None` for the node's own, which come behind every zone's.
+    pub zone: Option<String>,
+    /// Where it leads to.
+    pub prefix: String,
+    /// Which way, in words such as `via 10.0.0.9 in tenant1`.
+    pub way: String,
+    /// Who says so.
+    pub source: RouteSource,
+}
+
+/// Who says that there is a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteSource {
+    /// A network this node is the gateway of.
+    #[default]
+    Connected,
+    /// The configuration.
+    Config,
+    /// The node's own routing table and addresses.
+    Kernel,
+}
+
+/// `GET /v1/neighbours`: the MAC of an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Name of its network or of its public NIC.
+    pub link: String,
+    /// The address.
+    pub address: String,
+    /// Its MAC, if it is known.
+    pub mac: Option<String>,
+    /// `static`, `known`, `asked`, `failed`, or `kernel` for what the node's own stack knows.
+    pub state: String,
+}
+
+/// `GET /v1/nat`: whose addresses change on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    /// The shared source address, `routing_source_ip`.
+    pub source: Option<String>,
+    /// Its ports that are tenants', such as `20000-45999`.
+    pub ports: String,
+    /// Whose source address becomes the shared one, and when.
+    pub ranges: Vec<NatRange>,
+    /// Destinations that see a VM's own address.
+    pub exempt: Vec<String>,
+    /// Destinations that always see the shared one.
+    pub forced: Vec<String>,
+    /// Floating addresses in the order of the file.
+    pub floats: Vec<FloatingIp>,
+}
+
+/// A range of source addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatRange {
+    /// Its zone.
+    pub zone: String,
+    /// The range.
+    pub prefix: String,
+    /// `public`: when it leaves by a public NIC; `forced`: only to a forced destination; `never`.
+    pub when: String,
+}
+
+/// A floating address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingIp {
+    /// The address.
+    pub address: String,
+    /// The VM's own.
+    pub fixed: String,
+    /// The VM's vif, if it is on this node.
+    pub vif: Option<String>,
+    /// The NIC it is answered for on.
+    pub interface: String,
+    /// `active`, `waiting` for its vif, or `elsewhere`: the VM is on another node.
+    pub state: String,
+}
+
+/// `GET /v1/flows`, `GET /v1/flows?filter=<words>`: one direction of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Whether it is the one that opened the connection.
+    pub direction: Direction,
+    /// `tcp`, `udp`, `icmp`, another's number, or an ethertype such as `0x86dd`.
+    pub protocol: String,
+    /// Who sends.
+    pub source: End,
+    /// To whom, as the sender says.
+    pub destination: End,
+    /// The source as it leaves, if it changes.
+    pub new_source: Option<End>,
+    /// The destination as it leaves, if it changes.
+    pub new_destination: Option<End>,
+    /// Name of the port it comes by.
+    pub ingress: String,
+    /// Name of the port it leaves by; `None` until its first packet came.
+    pub egress: Option<String>,
+    /// The tag it leaves with.
+    pub vlan: Option<u16>,
+    /// `open`, `seen`, `closing` or another word for how far it is.
+    pub state: String,
+    /// Seconds since its last packet.
+    pub idle_s: u64,
+}
+
+/// Which direction of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// That of the first packet.
+    #[default]
+    Original,
+    /// That of the answers.
+    Reply,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// IPv4 address, or MAC where frames are only bridged.
+    pub address: String,
+    /// Port or echo id; `None` where there is none.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(out, "{}:{port}", self.address),
+            None => out.write_str(&self.address),
+        }
+    }
+}
+
+/// `DELETE /v1/flows?filter=<words>`: what was cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Connections; their next packets open new ones, if they may.
+    pub connections: u64,
 }
 
 /// `POST /v1/reload`: what changed. A refused reload answers 422 and the reason instead.

@@ -1,11 +1,14 @@
 //! The daemon's answers as tables for people. Pure: reports in, text out.
 
+mod routing;
+
 use std::collections::BTreeMap;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
 use crate::report::{FdbEntry, Port, PortKind, Reloaded, Segment, Status};
+pub use routing::{cut, flows, nat, neighbours, routes};
 
 /// `trunkline ctl status`.
 #[must_use]

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use control::api::{self, Request};
 use control::ctl::{self, CtlError};
-use control::report::{FdbEntry, Port, PortKind, Reloaded, Segment, Status};
+use control::report::{
+    Cut, End, FdbEntry, Flow, Nat, Neighbour, Port, PortKind, Reloaded, Route, RouteSource,
+    Segment, Status,
+};
 use tokio::sync::mpsc;
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -20,6 +23,17 @@ fn entry(segment: &str) -> FdbEntry {
         port: "vnet1".into(),
         fixed: false,
         age_s: Some(3),
+    }
+}
+
+fn flow(ingress: &str, source: &str) -> Flow {
+    Flow {
+        protocol: "udp".into(),
+        source: End { address: source.into(), port: Some(5353) },
+        destination: End { address: "8.8.8.8".into(), port: Some(53) },
+        ingress: ingress.into(),
+        state: "open".into(),
+        ..Flow::default()
     }
 }
 
@@ -47,6 +61,27 @@ async fn daemon(mut requests: mpsc::Receiver<Request>) {
                 let all = [entry("tenant1"), entry("tenant 2")];
                 let wanted = |e: &FdbEntry| of.as_ref().is_none_or(|name| e.segment == *name);
                 let _ = reply.send(all.into_iter().filter(wanted).collect());
+            }
+            Request::Routes(reply) => {
+                let route = Route {
+                    zone: None,
+                    prefix: "0.0.0.0/0".into(),
+                    way: "via 91.207.15.1 on eth1".into(),
+                    source: RouteSource::Kernel,
+                };
+                let _ = reply.send(vec![route]);
+            }
+            Request::Neighbours(reply) => drop(reply.send(vec![Neighbour::default()])),
+            Request::Nat(reply) => {
+                drop(reply.send(Nat { ports: "20000-45999".into(), ..Nat::default() }));
+            }
+            Request::Flows(filter, reply) => {
+                let all = [flow("vnet1", "10.0.0.3"), flow("vnet 2", "10.0.0.4")];
+                drop(reply.send(all.into_iter().filter(|it| filter.lets_through(it)).collect()));
+            }
+            Request::Cut(filter, reply) => {
+                assert_eq!(filter.to_string(), "vnet1 8.8.8.8:53");
+                drop(reply.send(Cut { connections: 2 }));
             }
             Request::Reload(reply) => {
                 let _ = reply.send(Err("left.toml:7: vlan 0 means a frame without a VLAN".into()));
@@ -95,6 +130,46 @@ fn what_the_daemon_tells_arrives() {
         assert_eq!(all, [entry("tenant1"), entry("tenant 2")]);
         let one: Vec<FdbEntry> = ctl::get(&socket, "/v1/fdb?segment=tenant%202").await.unwrap();
         assert_eq!(one, [entry("tenant 2")]);
+    });
+}
+
+#[test]
+fn routes_neighbours_and_nat_arrive() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let socket = start(directory.path()).await;
+        let routes = curl(&socket, &["http://x/v1/routes"]).await;
+        assert_eq!(
+            routes,
+            r#"[{"zone":null,"prefix":"0.0.0.0/0","way":"via 91.207.15.1 on eth1","source":"kernel"}] 200"#
+        );
+        let neighbours: Vec<Neighbour> = ctl::get(&socket, "/v1/neighbours").await.unwrap();
+        assert_eq!(neighbours, [Neighbour::default()]);
+        let nat: Nat = ctl::get(&socket, "/v1/nat").await.unwrap();
+        assert_eq!(nat.ports, "20000-45999");
+    });
+}
+
+#[test]
+fn flows_are_chosen_by_words_and_cut_only_by_words() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let socket = start(directory.path()).await;
+        let all: Vec<Flow> = ctl::get(&socket, "/v1/flows").await.unwrap();
+        assert_eq!(all.len(), 2);
+        let page = ctl::query("/v1/flows", "filter", "10.0.0.4:5353 udp");
+        let some: Vec<Flow> = ctl::get(&socket, &page).await.unwrap();
+        assert_eq!(some, [flow("vnet 2", "10.0.0.4")]);
+        let page = ctl::query("/v1/flows", "filter", "vnet1 8.8.8.8:53");
+        let cut: Cut = ctl::delete(&socket, &page).await.unwrap();
+        assert_eq!(cut.connections, 2);
+        for page in ["/v1/flows", "/v1/flows?filter=+"] {
+            let refused = ctl::delete::<Cut>(&socket, page).await.unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "say which: a port, an address, address:port or a protocol"
+            );
+        }
     });
 }
 

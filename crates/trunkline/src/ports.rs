@@ -111,6 +111,11 @@ impl Default for Names {
 }
 
 impl Names {
+    /// What a report calls them.
+    pub(crate) fn told(&self) -> control::describe::Names {
+        control::describe::Names::new(&self.zones, &self.segments, &self.ports)
+    }
+
     /// The segment of a network that has its number already.
     pub(crate) fn segment(&self, network: &str) -> SegmentId {
         self.segments.get(network).and_then(SegmentId::new).unwrap_or(SegmentId::NONE)

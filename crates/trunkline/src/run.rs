@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use control::api::{self, Request};
+use control::describe;
 use control::flags::Flags;
 use control::model::Model;
+use control::report::Cut;
 use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -133,6 +135,17 @@ impl Node {
             Request::Ports(reply) => drop(reply.send(self.port_reports())),
             Request::Segments(reply) => drop(reply.send(self.segment_reports())),
             Request::Fdb(segment, reply) => drop(reply.send(self.fdb_report(segment.as_deref()))),
+            Request::Routes(reply) => {
+                let routes = &self.publisher.current().routes;
+                drop(reply.send(describe::routes(routes, &self.names.told())));
+            }
+            Request::Neighbours(reply) => drop(reply.send(Vec::new())),
+            Request::Nat(reply) => {
+                let nat = &self.publisher.current().nat;
+                drop(reply.send(describe::nat(&self.model, nat, &self.names.told())));
+            }
+            Request::Flows(_, reply) => drop(reply.send(Vec::new())),
+            Request::Cut(_, reply) => drop(reply.send(Cut::default())),
             Request::Reload(reply) => drop(reply.send(self.reload().await)),
         }
     }
