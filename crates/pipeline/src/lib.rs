@@ -11,6 +11,7 @@ mod bridge;
 mod complain;
 pub mod connect;
 mod counters;
+mod explain;
 mod flow;
 mod learn;
 mod open;
@@ -24,6 +25,7 @@ mod verdict;
 
 pub use complain::Limiter;
 pub use counters::{Counters, PortCounters};
+pub use explain::Explanation;
 pub use learn::{Learner, Notice};
 pub use packet::Packet;
 pub use pipeline::{Pipeline, Step};

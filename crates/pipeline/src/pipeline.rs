@@ -54,7 +54,7 @@ impl Pipeline<'_> {
         }
     }
 
-    fn admit(&self, packet: &mut Packet<'_>) -> Step<()> {
+    pub(crate) fn admit(&self, packet: &mut Packet<'_>) -> Step<()> {
         let port = self.ingress(packet)?;
         admit::headers(packet)?;
         admit::segment(&self.tables.topology, port, packet)?;
@@ -79,7 +79,7 @@ impl Pipeline<'_> {
     /// Whether a line's decision holds for this packet: its way is known, it is as new as both of
     /// its ports, and it is the way of a packet addressed like this one: to the gateway, or to
     /// this station of this segment.
-    fn may_replay(&self, packet: &Packet<'_>, found: &Flow) -> bool {
+    pub(crate) fn may_replay(&self, packet: &Packet<'_>, found: &Flow) -> bool {
         let leads_on = if packet.routed {
             !found.key().is_l2()
         } else {
@@ -179,7 +179,7 @@ impl Pipeline<'_> {
     }
 
     /// Whether the connection would be translated today as it is.
-    fn still_holds(&self, found: &Flow) -> bool {
+    pub(crate) fn still_holds(&self, found: &Flow) -> bool {
         let original = if found.is_reply() { self.flows.at(found.partner()) } else { Some(*found) };
         let Some(original) = original else { return false };
         if original.flags() & ROUTED == 0 {
@@ -209,7 +209,7 @@ impl Pipeline<'_> {
     }
 
     /// The path of a connection's first packet.
-    fn first_path(&mut self, packet: &mut Packet<'_>, answer: &Answer) -> Step<Path> {
+    pub(crate) fn first_path(&mut self, packet: &mut Packet<'_>, answer: &Answer) -> Step<Path> {
         match packet.routed {
             true => self.path_along(packet, answer.route, answer.destination),
             false => bridge::path(self.tables, packet),
@@ -217,7 +217,7 @@ impl Pipeline<'_> {
     }
 
     /// The path of a direction whose connection is known.
-    fn next_path(&mut self, packet: &mut Packet<'_>, found: &Flow) -> Step<Path> {
+    pub(crate) fn next_path(&mut self, packet: &mut Packet<'_>, found: &Flow) -> Step<Path> {
         let Network::Ipv4(ip) = packet.headers.network else {
             return bridge::path(self.tables, packet);
         };

@@ -390,3 +390,108 @@ fn what_came_by_the_public_side_and_is_nobodys_goes_back_to_the_host() {
     assert_eq!((answer.sender_mac, answer.sender), (LEFT_PUBLIC, FLOAT1));
     let _ = vm_mac(1);
 }
+
+#[test]
+fn explaining_a_packet_tells_its_end_and_changes_nothing() {
+    let mut world = World::routed("explain", false);
+    let ask = udp((VM2.0, VM2.1, 40000), (GATEWAY_MAC, GOOGLE, 53), b"question");
+    let mut chunk = [vec![0; 64], ask.clone()].concat();
+    let vif = tables::PortId::new(12).unwrap();
+    let mut packet = pipeline::Packet::new(&mut chunk, 64, ask.len(), vif);
+    let told = world.left.pipeline().explain(&mut packet);
+    assert_eq!(told.verdict, pipeline::Verdict::Forward(tables::PortId::new(2).unwrap()));
+    assert_eq!(told.answer.unwrap().source, pipeline::connect::Source::Shared(LEFT));
+    assert!(told.routed && told.found.is_none());
+    assert_eq!(hop(packet.bytes()).src, LEFT);
+    assert_eq!(world.left.flows.occupancy().live, 0);
+    // The same packet sent, and asked about again: its line decides.
+    world.send(2, &ask);
+    let mut chunk = [vec![0; 64], ask.clone()].concat();
+    let mut packet = pipeline::Packet::new(&mut chunk, 64, ask.len(), vif);
+    assert!(world.left.pipeline().explain(&mut packet).replayed);
+}
+
+/// The left node with other rules of translation.
+fn with_nat(world: &mut World, change: impl Fn(&mut tables::Nat)) {
+    let mut nat = tables::Nat::clone(&world.left.tables.nat);
+    change(&mut nat);
+    world.left.tables.nat = std::sync::Arc::new(nat);
+}
+
+#[test]
+fn a_demilitarised_destination_sees_the_vm_even_if_it_has_a_float() {
+    let mut world = World::routed("dmz", false);
+    with_nat(&mut world, |nat| nat.insert_exempt("8.8.8.0/24".parse().unwrap()));
+    world.send(1, &udp((VM1.0, VM1.1, 4000), (GATEWAY_MAC, GOOGLE, 53), b"?"));
+    assert_eq!(hop(&world.outside[0]).src, VM1.1);
+}
+
+#[test]
+fn a_forced_destination_sees_the_node_by_whatever_way() {
+    let mut world = World::routed("forced", false);
+    with_nat(&mut world, |nat| nat.insert_forced("10.1.0.0/24".parse().unwrap()));
+    let reached = world.send(2, &udp((VM2.0, VM2.1, 40000), (GATEWAY_MAC, VM3.1, 53), b"?"));
+    assert_eq!((one(&reached).vm, hop(&one(&reached).frame).src), (3, LEFT));
+    let reached = world.send(3, &udp((VM3.0, VM3.1, 53), (GATEWAY_MAC, LEFT, 40000), b"!"));
+    assert_eq!((one(&reached).vm, hop(&one(&reached).frame).src), (2, VM3.1));
+}
+
+#[test]
+fn a_public_network_is_routed_and_never_translated() {
+    let mut world = World::routed("public", false);
+    let zone = tables::ZoneId::new(1).unwrap();
+    let net = "10.0.0.0/24".parse().unwrap();
+    with_nat(&mut world, |nat| nat.insert_source(zone, net, tables::Snat::Never));
+    let mut routes = tables::Routes::clone(&world.left.tables.routes);
+    let segment = tables::SegmentId::new(1).unwrap();
+    routes.insert(tables::ZoneId::NONE, net, tables::Route::Segment(segment));
+    world.left.tables.routes = std::sync::Arc::new(routes);
+    world.send(2, &udp((VM2.0, VM2.1, 4000), (GATEWAY_MAC, GOOGLE, 53), b"?"));
+    assert_eq!(hop(&world.outside[0]).src, VM2.1);
+    let answer = udp((ROUTER.mac, GOOGLE, 53), (LEFT_PUBLIC, VM2.1, 4000), b"!");
+    let (verdict, _) = world.left.receive(tables::PortId::new(2).unwrap(), &answer);
+    assert_eq!(verdict, pipeline::Verdict::Forward(tables::PortId::new(12).unwrap()));
+}
+
+#[test]
+fn a_float_behind_somebody_elses_gateway_is_taken_up_all_the_same() {
+    let mut world = World::routed("external", false);
+    let mut segments: Vec<tables::Segment> =
+        world.left.tables.topology.segments().cloned().collect();
+    segments[0].gateway = None;
+    segments[0].taken_up = Some("10.0.0.0/24".parse().unwrap());
+    let ports = world.left.tables.topology.ports().cloned().collect();
+    world.left.tables.topology = std::sync::Arc::new(tables::Topology::new(ports, segments));
+    let router = MacAddr([2, 0, 0, 0, 0, 0x77]);
+    world.send(1, &udp((VM1.0, VM1.1, 4000), (router, GOOGLE, 53), b"?"));
+    assert_eq!(hop(&world.outside[0]).src, FLOAT1, "VM 1 has a floating address");
+    // Without one the frame is bridged to whoever is the gateway.
+    let port = tables::PortId::new(12).unwrap();
+    let (verdict, _) =
+        world.left.receive(port, &udp((VM2.0, VM2.1, 4000), (router, GOOGLE, 53), b"?"));
+    assert!(matches!(verdict, pipeline::Verdict::Flood(_)), "{verdict:?}");
+}
+
+#[test]
+fn across_zones_a_hairpin_is_seen_from_the_node() {
+    let mut world = World::routed("zones", false);
+    let other = tables::ZoneId::new(2).unwrap();
+    let mut segments: Vec<tables::Segment> =
+        world.left.tables.topology.segments().cloned().collect();
+    segments[1].zone = other;
+    let ports = world.left.tables.topology.ports().cloned().collect();
+    world.left.tables.topology = std::sync::Arc::new(tables::Topology::new(ports, segments));
+    with_nat(&mut world, |nat| {
+        nat.insert_source(other, "10.1.0.0/24".parse().unwrap(), tables::Snat::Public);
+    });
+    let mut routes = tables::Routes::clone(&world.left.tables.routes);
+    let segment = tables::SegmentId::new(2).unwrap();
+    routes.insert(other, "10.1.0.0/24".parse().unwrap(), tables::Route::Segment(segment));
+    world.left.tables.routes = std::sync::Arc::new(routes);
+    // VM 3, in a zone of its own, does not know 10.0.0.3 but its floating address.
+    let reached = world.send(3, &udp((VM3.0, VM3.1, 40000), (GATEWAY_MAC, FLOAT1, 53), b"?"));
+    assert_eq!((one(&reached).vm, hop(&one(&reached).frame).src), (1, LEFT));
+    let reached = world.send(1, &udp((VM1.0, VM1.1, 53), (GATEWAY_MAC, LEFT, 40000), b"!"));
+    let back = hop(&one(&reached).frame);
+    assert_eq!((one(&reached).vm, back.src, back.dst), (3, FLOAT1, VM3.1));
+}

@@ -73,9 +73,9 @@ impl Routes {
     pub fn zones(&self) -> impl Iterator<Item = (ZoneId, Ipv4Net, Route)> {
         let mut zones: Vec<_> = self.zones.iter().collect();
         zones.sort_by_key(|(zone, _)| **zone);
-        zones.into_iter().flat_map(|(zone, routes)| {
-            routes.iter().map(|(prefix, route)| (*zone, prefix, *route))
-        })
+        zones
+            .into_iter()
+            .flat_map(|(zone, routes)| routes.iter().map(|(prefix, route)| (*zone, prefix, *route)))
     }
 
     /// Every route with its zone; the node's own last, under [`ZoneId::NONE`].

@@ -148,16 +148,7 @@ impl Node {
         let mut chunk = vec![0; HEADROOM + frame.len()];
         chunk[HEADROOM..].copy_from_slice(frame);
         let mut batch = [Packet::new(&mut chunk, HEADROOM, frame.len(), ingress)];
-        let mut pipeline = Pipeline {
-            tables: &self.tables,
-            flows: &self.flows,
-            now: self.now,
-            now_ms: u64::from(self.now) * 1000,
-            counters: &self.counters,
-            learner: &mut self.learner,
-            limiter: &mut self.limiter,
-        };
-        pipeline.forward(&mut batch);
+        self.pipeline().forward(&mut batch);
         let verdict = batch[0].verdict.unwrap();
         let bytes = batch[0].bytes().to_vec();
         if let Verdict::Hold(..) = verdict {
@@ -167,6 +158,19 @@ impl Node {
         let mut sent = self.dispatch(ingress, verdict, &bytes);
         sent.extend(asked);
         (verdict, sent)
+    }
+
+    /// Its pipeline, for a batch of one's own.
+    pub fn pipeline(&mut self) -> Pipeline<'_> {
+        Pipeline {
+            tables: &self.tables,
+            flows: &self.flows,
+            now: self.now,
+            now_ms: u64::from(self.now) * 1000,
+            counters: &self.counters,
+            learner: &mut self.learner,
+            limiter: &mut self.limiter,
+        }
     }
 
     /// Frames that waited, to be received again.
