@@ -119,6 +119,21 @@ pub struct Flags {
     /// Seconds after which a learned MAC that was not seen is forgotten [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub fdb_ageing: Option<u32>,
+    /// Seconds after which a silent, open TCP connection is forgotten [default: 7440]
+    #[arg(long, value_name = "SECONDS")]
+    pub tcp_established_timeout: Option<u32>,
+    /// Seconds for a TCP connection that is half open or closed [default: 240]
+    #[arg(long, value_name = "SECONDS")]
+    pub tcp_transitory_timeout: Option<u32>,
+    /// Seconds for UDP and protocols without a timeout of their own [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub udp_timeout: Option<u32>,
+    /// Seconds for ICMP echo [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub icmp_timeout: Option<u32>,
+    /// Connections that one vif may have open [default: 65536]
+    #[arg(long, value_name = "N")]
+    pub vif_connections: Option<u32>,
 }
 
 impl Flags {
@@ -159,6 +174,11 @@ impl Flags {
             punt_rate: flag.punt_rate.or(file.punt_rate),
             punt_burst: flag.punt_burst.or(file.punt_burst),
             fdb_ageing: flag.fdb_ageing.or(file.fdb_ageing),
+            tcp_established_timeout: flag.tcp_established_timeout.or(file.tcp_established_timeout),
+            tcp_transitory_timeout: flag.tcp_transitory_timeout.or(file.tcp_transitory_timeout),
+            udp_timeout: flag.udp_timeout.or(file.udp_timeout),
+            icmp_timeout: flag.icmp_timeout.or(file.icmp_timeout),
+            vif_connections: flag.vif_connections.or(file.vif_connections),
         }
     }
 
