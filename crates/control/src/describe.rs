@@ -106,7 +106,7 @@ pub fn neighbours<'h>(
             State::Asked(..) => (None, "asked"),
             State::Failed(_) => (None, "failed"),
         };
-        (names.segment(*segment), *address, mac.copied(), state)
+        (names.segment(segment), address, mac.copied(), state)
     });
     let hops = hops.into_iter().map(|hop| {
         let (mac, state) = match hop.neighbour {
