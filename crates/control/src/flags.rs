@@ -495,6 +495,24 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_separated_by_commas_and_a_switch_needs_no_value() {
+        let flags = parse(&[
+            "--dmz-cidr=10.128.0.0/24,10.129.0.0/24",
+            "--dmz-cidr",
+            "10.130.0.0/24",
+            "--share-dhcp-address",
+            "--send-arp-for-ha=false",
+            "--snat-ports=30000-39999",
+        ])
+        .unwrap();
+        assert_eq!(flags.dmz_cidr.map(|list| list.len()), Some(3));
+        assert_eq!((flags.share_dhcp_address, flags.send_arp_for_ha), (Some(true), Some(false)));
+        assert_eq!(flags.snat_ports, Some(PortRange { first: 30_000, last: 39_999 }));
+        let error = parse(&["--snat-ports", "1-2000"]).unwrap_err();
+        assert!(error.contains("must have 1000 ports or more, none of them below 1024"), "{error}");
+    }
+
+    #[test]
     fn a_wrong_flag_says_what_would_be_right() {
         let error = parse(&["--vif-hook", "xpd"]).unwrap_err();
         let told = "'xpd' for '--vif-hook <HOOK>': 'xpd' is none of auto, xdp, tc (did you mean \
