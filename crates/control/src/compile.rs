@@ -8,7 +8,7 @@ use tables::{PortId, SegmentId, ZoneId};
 
 use crate::model::Network;
 
-pub use nat::{Owned, nat, owned};
+pub use nat::{Owned, is_ours, nat, owned};
 pub use routes::{PublicRoute, routes, told_neighbours};
 pub use topology::topology;
 

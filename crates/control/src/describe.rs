@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tables::{Nat, NextHop, PortId, Route, Routes, SegmentId, Snat, Unreachable, ZoneId};
 
+use crate::compile::is_ours;
 use crate::model::Model;
 use crate::neighbours::{Neighbours, State};
 use crate::numbers::Numbers;
@@ -105,7 +106,7 @@ pub fn neighbours<'h>(
             State::Asked(..) => (None, "asked"),
             State::Failed(_) => (None, "failed"),
         };
-        (names.segment(*segment), *address, mac.copied(), state)
+        (names.segment(segment), address, mac.copied(), state)
     });
     let hops = hops.into_iter().map(|hop| {
         let (mac, state) = match hop.neighbour {
@@ -150,10 +151,12 @@ pub fn nat(model: &Model, nat: &Nat, names: &Names) -> report::Nat {
     }
     let floats = model.floats.iter().map(|float| {
         let vif = float.vif.and_then(|vif| model.vifs.get(vif));
-        let state = match (vif, nat.float(float.address.octets())) {
-            (None, _) => "elsewhere",
-            (Some(_), Some(_)) => "active",
-            (Some(_), None) => "waiting",
+        let network = float.network.and_then(|network| model.networks.get(network));
+        let is_ours = network.is_some_and(|network| is_ours(float, network));
+        let state = match nat.float(float.address.octets()) {
+            _ if !is_ours => "elsewhere",
+            Some(_) => "active",
+            None => "waiting",
         };
         report::FloatingIp {
             address: float.address.to_string(),

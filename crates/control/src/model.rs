@@ -85,6 +85,9 @@ pub struct Network {
     pub fdb_limit: u32,
     /// Whether every node has this gateway address.
     pub shared: bool,
+    /// The one node that is the gateway (nova's single-host mode); if another, then
+    /// [`Network::gateway`] is `None`.
+    pub host: Option<String>,
     /// The router that is the gateway instead of this node.
     pub external_gateway: Option<Ipv4Addr>,
     /// Whether its addresses are public and never translated.
@@ -122,6 +125,8 @@ pub struct FloatingIp {
     pub address: Ipv4Addr,
     /// The VM's own.
     pub fixed: Ipv4Addr,
+    /// Index into [`Model::networks`]; `None` if no network of this file has the VM's address.
+    pub network: Option<usize>,
     /// Index into [`Model::vifs`]; `None` if the VM is on another node.
     pub vif: Option<usize>,
     /// The NIC it is answered for on, one of [`Model::nics`].
@@ -205,6 +210,23 @@ pub struct Tuning {
     pub punt_burst: u32,
     /// After this a learned MAC that was not seen is forgotten.
     pub fdb_ageing: Duration,
+    /// When silent connections are forgotten.
+    pub timeouts: Timeouts,
+    /// Connections that one vif may have open.
+    pub vif_connections: u32,
+}
+
+/// How long a connection may be silent before it is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A TCP connection that both ends have opened.
+    pub tcp_established: Duration,
+    /// A TCP connection that is being opened or has been closed.
+    pub tcp_transitory: Duration,
+    /// UDP, and all protocols without a rule of their own.
+    pub udp: Duration,
+    /// ICMP echo.
+    pub icmp: Duration,
 }
 
 impl Model {
@@ -226,7 +248,7 @@ impl Model {
 
     /// The settings that differ in `other` and cannot change while the daemon runs.
     ///
-    /// Networks, vifs, static fdb entries, `fdb_ageing`, `punt_rate` and `punt_burst` can.
+    /// What is in tables of the file can, and so can the settings that are not listed here.
     #[must_use]
     pub fn restart_needed(&self, other: &Self) -> Vec<&'static str> {
         let (one, two) = (&self.tuning, &other.tuning);
@@ -246,6 +268,7 @@ impl Model {
             ("hook", one.hook != two.hook),
             ("vif_hook", one.vif_hook != two.vif_hook),
             ("connections", one.connections != two.connections),
+            ("the connections' timeouts", one.timeouts != two.timeouts),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))

@@ -18,8 +18,11 @@ const TRIES: u32 = 3;
 const GIVEN_UP: u32 = 3;
 /// After so long without a sign of life a neighbour is asked whether it is still there, seconds.
 const DOUBT: u32 = 60;
-/// Neighbours that may be asked for at once: a guest that scans must not fill our memory.
-const ASKED: usize = 4096;
+/// Neighbours of a segment that may be asked for at once: a guest that scans must neither fill our
+/// memory nor keep other tenants from being asked for.
+const ASKED: usize = 1024;
+/// Neighbours of a segment that may be known: a guest may answer for every address there is.
+const KNOWN: usize = 16_384;
 
 /// What is known of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +71,13 @@ pub struct Tick {
 /// All neighbours of the node's segments.
 #[derive(Debug, Default)]
 pub struct Neighbours {
-    known: HashMap<Place, State>,
+    segments: HashMap<SegmentId, Segment>,
+}
+
+/// Those of one segment.
+#[derive(Debug, Default)]
+struct Segment {
+    known: HashMap<[u8; 4], State>,
     asked: usize,
 }
 
@@ -76,18 +85,21 @@ impl Neighbours {
     /// Puts in force what configuration tells; returns the stations that are not where they were.
     pub fn tell(&mut self, told: &HashMap<Place, MacAddr>) -> Vec<(SegmentId, MacAddr)> {
         let mut lost = Vec::new();
-        self.known.retain(|place, state| {
-            let State::Fixed(mac) = *state else { return true };
-            let stays = told.get(place) == Some(&mac);
-            if !stays {
-                lost.push((place.0, mac));
-            }
-            stays
-        });
-        for (place, mac) in told {
-            match self.known.insert(*place, State::Fixed(*mac)) {
-                Some(State::Known(before, ..)) if before != *mac => lost.push((place.0, before)),
-                Some(State::Asked(..)) => self.asked -= 1,
+        for (segment, here) in &mut self.segments {
+            here.known.retain(|address, state| {
+                let State::Fixed(mac) = *state else { return true };
+                let stays = told.get(&(*segment, *address)) == Some(&mac);
+                if !stays {
+                    lost.push((*segment, mac));
+                }
+                stays
+            });
+        }
+        for ((segment, address), mac) in told {
+            let here = self.segments.entry(*segment).or_default();
+            match here.known.insert(*address, State::Fixed(*mac)) {
+                Some(State::Known(before, ..)) if before != *mac => lost.push((*segment, before)),
+                Some(State::Asked(..)) => here.asked -= 1,
                 _ => {}
             }
         }
@@ -96,18 +108,20 @@ impl Neighbours {
 
     /// Somebody waits for a neighbour; what to ask, if it has not just been asked.
     pub fn want(&mut self, place: Place, now: u32) -> Option<Ask> {
-        let to = match self.known.get(&place) {
-            None if self.asked >= ASKED => return None,
+        let (segment, address) = place;
+        let here = self.segments.entry(segment).or_default();
+        let to = match here.known.get(&address) {
+            None if here.asked >= ASKED || here.known.len() >= KNOWN => return None,
             None => {
-                self.asked += 1;
-                self.known.insert(place, State::Asked(1, now));
+                here.asked += 1;
+                here.known.insert(address, State::Asked(1, now));
                 None
             }
             // Its station is no longer known, so a worker cannot send to it: let it speak.
             Some(State::Fixed(mac)) => Some(*mac),
             Some(State::Known(mac, seen, 0)) => {
                 let (mac, seen) = (*mac, *seen);
-                self.known.insert(place, State::Known(mac, seen, 1));
+                here.known.insert(address, State::Known(mac, seen, 1));
                 Some(mac)
             }
             Some(State::Known(..) | State::Asked(..) | State::Failed(_)) => return None,
@@ -117,7 +131,8 @@ impl Neighbours {
 
     /// A neighbour spoke for itself. Who was never asked for is not remembered.
     pub fn heard(&mut self, place: Place, mac: MacAddr, now: u32) -> Change {
-        let Some(state) = self.known.get_mut(&place) else { return Change::None };
+        let Some(here) = self.segments.get_mut(&place.0) else { return Change::None };
+        let Some(state) = here.known.get_mut(&place.1) else { return Change::None };
         let before = *state;
         if let State::Fixed(_) = before {
             return Change::None;
@@ -125,7 +140,7 @@ impl Neighbours {
         *state = State::Known(mac, now, 0);
         match before {
             State::Asked(..) => {
-                self.asked -= 1;
+                here.asked -= 1;
                 Change::New
             }
             State::Failed(_) => Change::New,
@@ -137,79 +152,95 @@ impl Neighbours {
     /// Asks again, gives up and forgets. `seen` tells when a station last spoke, whatever it said.
     pub fn tick(&mut self, now: u32, seen: impl Fn(SegmentId, MacAddr) -> Option<u32>) -> Tick {
         let mut tick = Tick::default();
-        let asked = &mut self.asked;
-        self.known.retain(|place, state| match *state {
-            State::Fixed(_) => true,
-            State::Asked(_, last) if now == last => true,
-            State::Asked(TRIES.., _) => {
-                *asked -= 1;
-                *state = State::Failed(now + GIVEN_UP);
-                tick.changed.push(*place);
-                true
-            }
-            State::Asked(tries, _) => {
-                *state = State::Asked(tries + 1, now);
-                tick.asks.push(Ask { place: *place, to: None });
-                true
-            }
-            State::Failed(until) => {
-                if now >= until {
-                    tick.changed.push(*place);
-                }
-                now < until
-            }
-            State::Known(mac, since, tries) => {
-                let since = seen(place.0, mac).map_or(since, |seen| seen.max(since));
-                if now.saturating_sub(since) < DOUBT && tries == 0 {
-                    *state = State::Known(mac, since, 0);
-                    return true;
-                }
-                if tries >= TRIES {
-                    tick.changed.push(*place);
-                    tick.lost.push((place.0, mac));
-                    return false;
-                }
-                *state = State::Known(mac, since, tries + 1);
-                tick.asks.push(Ask { place: *place, to: Some(mac) });
-                true
-            }
-        });
+        for (segment, here) in &mut self.segments {
+            here.tick(*segment, now, |mac| seen(*segment, mac), &mut tick);
+        }
+        self.segments.retain(|_, here| !here.known.is_empty());
         tick
     }
 
     /// Forgets what was learned in a segment; returns the stations lines may lead to.
     pub fn forget(&mut self, segment: SegmentId) -> Vec<(SegmentId, MacAddr)> {
-        let mut lost = Vec::new();
-        let asked = &mut self.asked;
-        self.known.retain(|(at, _), state| {
-            if *at != segment {
-                return true;
-            }
-            match state {
-                State::Fixed(mac) | State::Known(mac, ..) => lost.push((segment, *mac)),
-                State::Asked(..) => *asked -= 1,
-                State::Failed(_) => {}
-            }
-            false
+        let gone = self.segments.remove(&segment).unwrap_or_default();
+        let macs = gone.known.into_values().filter_map(|state| match state {
+            State::Fixed(mac) | State::Known(mac, ..) => Some((segment, mac)),
+            State::Asked(..) | State::Failed(_) => None,
         });
-        lost
+        macs.collect()
     }
 
     /// What workers look up.
     pub fn fill(&self, table: &mut Table) {
-        for ((segment, address), state) in &self.known {
+        for ((segment, address), state) in self.iter() {
             let neighbour = match state {
                 State::Fixed(mac) | State::Known(mac, ..) => Neighbour::At(*mac),
                 State::Failed(_) => Neighbour::Failed,
                 State::Asked(..) => continue,
             };
-            table.insert(*segment, *address, neighbour);
+            table.insert(segment, address, neighbour);
         }
     }
 
     /// Every neighbour, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Place, &State)> {
-        self.known.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (Place, &State)> {
+        self.segments.iter().flat_map(|(segment, here)| {
+            here.known.iter().map(|(address, state)| ((*segment, *address), state))
+        })
+    }
+}
+
+impl Segment {
+    fn tick(
+        &mut self,
+        segment: SegmentId,
+        now: u32,
+        seen: impl Fn(MacAddr) -> Option<u32>,
+        tick: &mut Tick,
+    ) {
+        let asked = &mut self.asked;
+        self.known.retain(|address, state| {
+            let place = (segment, *address);
+            match *state {
+                State::Fixed(_) => true,
+                State::Asked(_, last) if now == last => true,
+                State::Asked(TRIES.., _) => {
+                    *asked -= 1;
+                    *state = State::Failed(now + GIVEN_UP);
+                    tick.changed.push(place);
+                    true
+                }
+                State::Asked(tries, _) => {
+                    *state = State::Asked(tries + 1, now);
+                    tick.asks.push(Ask { place, to: None });
+                    true
+                }
+                State::Failed(until) => {
+                    if now >= until {
+                        tick.changed.push(place);
+                    }
+                    now < until
+                }
+                State::Known(mac, since, tries) => {
+                    // Whatever it says meanwhile is as good as an answer.
+                    let (since, tries) = match seen(mac).filter(|seen| *seen > since) {
+                        Some(seen) => (seen, 0),
+                        None => (since, tries),
+                    };
+                    if now.saturating_sub(since) < DOUBT && tries == 0 {
+                        *state = State::Known(mac, since, 0);
+                        return true;
+                    }
+                    if tries >= TRIES {
+                        tick.changed.push(place);
+                        tick.lost.push((segment, mac));
+                        return false;
+                    }
+                    *state = State::Known(mac, since, tries + 1);
+                    tick.asks.push(Ask { place, to: Some(mac) });
+                    true
+                }
+            }
+        });
     }
 }
 
@@ -285,6 +316,9 @@ mod tests {
         assert_eq!(neighbours.tick(170, |_, _| Some(150)), Tick::default());
         assert_eq!(neighbours.tick(209, never), Tick::default());
         assert_eq!(neighbours.tick(210, never).asks.len(), 1);
+        // Even for one that does not answer the question.
+        assert_eq!(neighbours.tick(211, |_, _| Some(211)), Tick::default());
+        assert_eq!(neighbours.tick(270, never), Tick::default());
     }
 
     #[test]
@@ -298,20 +332,46 @@ mod tests {
         assert_eq!(table(&neighbours, 9), None);
     }
 
+    /// Asks for `count` addresses of a segment and says how many questions that made.
+    fn scan(neighbours: &mut Neighbours, segment: SegmentId, count: u32, now: u32) -> usize {
+        let places = (0..count).map(|low| (segment, (0x0a00_0000 + low).to_be_bytes()));
+        places.filter(|place| neighbours.want(*place, now).is_some()).count()
+    }
+
     #[test]
-    fn a_guest_that_scans_does_not_fill_the_memory() {
+    fn a_guest_that_scans_fills_no_memory_and_stops_no_other_tenant() {
         let mut neighbours = Neighbours::default();
         let segment = SegmentId::new(1).unwrap();
-        let mut asked = 0;
-        for low in 0..10_000u16 {
-            let [a, b] = low.to_be_bytes();
-            asked += usize::from(neighbours.want((segment, [10, 0, a, b]), 100).is_some());
-        }
-        assert_eq!((asked, neighbours.iter().count()), (ASKED, ASKED));
+        assert_eq!(scan(&mut neighbours, segment, 10_000, 100), ASKED);
+        assert_eq!(neighbours.iter().count(), ASKED);
+        assert_eq!(scan(&mut neighbours, SegmentId::new(2).unwrap(), 1, 100), 1);
         for now in 101..110 {
             neighbours.tick(now, never);
         }
         assert_eq!(neighbours.iter().count(), 0);
         assert!(neighbours.want(place(1), 110).is_some());
+    }
+
+    #[test]
+    fn a_guest_that_answers_for_every_address_fills_no_memory() {
+        let mut neighbours = Neighbours::default();
+        let segment = SegmentId::new(1).unwrap();
+        for low in 0..KNOWN as u32 + 1000 {
+            let place = (segment, (0x0a00_0000 + low).to_be_bytes());
+            neighbours.want(place, 100);
+            neighbours.heard(place, MAC, 100);
+        }
+        assert_eq!(neighbours.iter().count(), KNOWN);
+    }
+
+    #[test]
+    fn a_segment_that_goes_takes_its_neighbours_with_it() {
+        let mut neighbours = Neighbours::default();
+        neighbours.want(place(9), 100);
+        neighbours.heard(place(9), MAC, 100);
+        neighbours.want(place(8), 100);
+        assert_eq!(neighbours.forget(place(9).0), [(place(9).0, MAC)]);
+        assert_eq!(neighbours.iter().count(), 0);
+        assert_eq!(neighbours.tick(101, never), Tick::default());
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
     let (routes, neighbours) = (draft.routes()?, draft.neighbours()?);
     let (floats, nat) = (draft.floats()?, draft.nat()?);
     let warnings = draft.warnings();
+    let announcements = settings::announcements(&draft.settings, &said)?;
     let Draft { settings, nics, networks, vifs, .. } = draft;
     if nics.0.is_empty() {
         let message = "nothing to do: name a NIC (vlan_interface, flat_interface or \
@@ -67,10 +68,7 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
         floats,
         nat,
         provision: settings.provision.unwrap_or_default(),
-        announcements: match settings.send_arp_for_ha {
-            Some(false) => 0,
-            _ => settings.send_arp_for_ha_count.unwrap_or(3),
-        },
+        announcements,
         warnings,
         tuning,
         node,

@@ -494,6 +494,7 @@ mod any_text {
                     "[[network]]", "[[vif]]", "[[fdb]]", "[", "]", "\n", "name", "vlan", " = ",
                     "\"eth0\"", "100", "4095", "-1", "\"10.0.0.0/24\"", "cidr", "gateway", "mac",
                     "\"fa:16:3e:00:00:01\"", "addresses", "[\"10.0.0.1\"]", "kind", "\"flat\"",
+                    "[[floating_ip]]", "[[route]]", "to", "via", "address", "fixed", "dmz_cidr",
                     "bridge", "é", "'''", "{", "}", ".", "hook", "1e400", "mtu", "interface",
                 ]),
                 0..80,

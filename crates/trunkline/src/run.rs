@@ -1,5 +1,6 @@
 //! `trunkline run`: the control thread's loop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -46,6 +47,9 @@ pub(crate) fn check(flags: &Flags) -> Result<()> {
             network.bridge,
             vifs.count()
         );
+    }
+    for warning in &model.warnings {
+        println!("WARNING: {warning}");
     }
     Ok(())
 }
@@ -139,7 +143,12 @@ impl Node {
                 let routes = &self.publisher.current().routes;
                 drop(reply.send(describe::routes(routes, &self.names.told())));
             }
-            Request::Neighbours(reply) => drop(reply.send(Vec::new())),
+            Request::Neighbours(reply) => {
+                let table = Arc::clone(&self.publisher.current().neighbours);
+                let hops = (0..).map_while(|number| table.hop(number));
+                let names = self.names.told();
+                drop(reply.send(describe::neighbours(&self.neighbours, hops, &names)));
+            }
             Request::Nat(reply) => {
                 let nat = &self.publisher.current().nat;
                 drop(reply.send(describe::nat(&self.model, nat, &self.names.told())));

@@ -155,7 +155,7 @@ impl Workers {
             tuning: dataplane::Tuning {
                 batch: tuning.batch,
                 busy_poll: tuning.busy_poll,
-                timeouts: Timeouts::default(),
+                timeouts: timeouts(tuning),
             },
             shared: shared.clone(),
         }
@@ -276,4 +276,17 @@ fn open(
         ways.push(mine.map_or(NicWay::Worker(with_queue), NicWay::Own));
     }
     Ok((links, ways))
+}
+
+/// The model's timeouts as the table counts them, seconds; frames bridged by MAC keep theirs.
+fn timeouts(tuning: &Tuning) -> Timeouts {
+    let seconds = |of: std::time::Duration| u32::try_from(of.as_secs()).unwrap_or(u32::MAX);
+    let said = tuning.timeouts;
+    Timeouts {
+        tcp_established: seconds(said.tcp_established),
+        tcp_transitory: seconds(said.tcp_transitory),
+        udp: seconds(said.udp),
+        icmp: seconds(said.icmp),
+        ..Timeouts::default()
+    }
 }

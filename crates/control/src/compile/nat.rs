@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use tables::{Float, Nat, PortId, Route, Snat};
 
 use super::Numbered;
-use crate::model::Model;
+use crate::model::{FloatingIp, Model, Network};
 
 /// Whose a packet is that comes by the public side to one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,10 +45,14 @@ pub fn nat(model: &Model, networks: &[Numbered<'_>], port: impl Fn(&str) -> Opti
     model.nat.exempt.iter().for_each(|prefix| nat.insert_exempt(*prefix));
     model.nat.forced.iter().for_each(|prefix| nat.insert_forced(*prefix));
     for float in &model.floats {
-        let vif = float.vif.and_then(|vif| model.vifs.get(vif));
-        let here = vif.and_then(|vif| networks.get(vif.network));
-        let plugged = vif.and_then(|vif| port(&vif.name));
-        let (Some(here), Some(vif), Some(public)) = (here, plugged, port(&float.nic)) else {
+        let Some(here) = float.network.and_then(|network| networks.get(network)) else { continue };
+        let vif = match float.vif.and_then(|vif| model.vifs.get(vif)) {
+            Some(vif) => port(&vif.name),
+            // The gateway of a single-host network serves VMs of other nodes too.
+            None => (here.uplink != PortId::NONE).then_some(here.uplink),
+        };
+        let (true, Some(vif), Some(public)) = (is_ours(float, here.network), vif, port(&float.nic))
+        else {
             continue;
         };
         nat.insert_float(Float {
@@ -64,11 +68,23 @@ pub fn nat(model: &Model, networks: &[Numbered<'_>], port: impl Fn(&str) -> Opti
     nat
 }
 
+/// Whether this node answers for a floating address: the one its VM is on, but in a single-host
+/// network the gateway (nova's `floating_ips.host`).
+#[must_use]
+pub fn is_ours(float: &FloatingIp, network: &Network) -> bool {
+    match &network.host {
+        Some(_) => network.gateway.is_some(),
+        None => float.vif.is_some(),
+    }
+}
+
 /// The public addresses that are ours with these tables, in order.
 #[must_use]
 pub fn owned(model: &Model, nat: &Nat) -> Vec<(Ipv4Net, Owned)> {
-    let routes = |network: &&crate::model::Network| network.gateway.is_some();
-    let shared = model.routing_source_ip.filter(|_| model.networks.iter().any(|n| routes(&n)));
+    let routes = |network: &&Network| network.gateway.is_some();
+    // Behind an external gateway too: to a forced destination, or across zones.
+    let uses = |network: &Network| network.gateway.is_some() || network.external_gateway.is_some();
+    let shared = model.routing_source_ip.filter(|_| model.networks.iter().any(uses));
     let floats =
         nat.floats().map(|float| (Ipv4Net::from(Ipv4Addr::from(float.address)), Owned::Float));
     let networks = model.networks.iter().filter(routes).filter(|network| network.public);
@@ -101,7 +117,7 @@ mod tests {
                 network,
                 segment: SegmentId::new(1).unwrap(),
                 zone: ZoneId::new(1).unwrap(),
-                uplink: PortId::NONE,
+                uplink: PortId::new(1).unwrap(),
                 host: PortId::NONE,
                 live: true,
             })
@@ -131,6 +147,29 @@ mod tests {
         assert_eq!(of(&router), Some(Snat::Forced));
         let all = tables(&format!("fixed_range = \"10.0.0.0/8\"\n{ONE}")).1;
         assert_eq!(all.source_range(zone, [10, 9, 9, 9]).map(|(_, snat)| snat), Some(Snat::Public));
+    }
+
+    #[test]
+    fn in_a_single_host_network_the_gateway_answers_for_all_floats() {
+        let host = |name: &str| {
+            let text = ONE.replace("fixed = \"10.1.0.4\"", "fixed = \"10.0.0.9\"");
+            let with_host = format!("gateway = \"10.0.0.1\"\nhost = \"{name}\"");
+            format!("node = \"left\"\n{}", text.replace("gateway = \"10.0.0.1\"", &with_host))
+        };
+        let (model, nat) = tables(&host("left"));
+        let vif = |address| nat.float(address).map(|float| float.vif.get());
+        assert_eq!((vif([91, 208, 23, 11]), vif([91, 208, 23, 16])), (Some(3), Some(1)));
+        assert_eq!(owned(&model, &nat).len(), 3);
+        let (model, nat) = tables(&host("right"));
+        assert_eq!((nat.floats().count(), owned(&model, &nat).len()), (0, 0));
+    }
+
+    #[test]
+    fn a_forced_network_uses_the_shared_address_too() {
+        let router = ONE.replace("gateway = \"10.0.0.1\"", "external_gateway = \"10.0.0.9\"");
+        let (model, nat) = tables(&router);
+        let kinds: Vec<Owned> = owned(&model, &nat).iter().map(|(_, kind)| *kind).collect();
+        assert_eq!(kinds, [Owned::Snat, Owned::Float]);
     }
 
     #[test]

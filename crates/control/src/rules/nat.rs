@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::Draft;
+use super::settings::short_timeouts;
 use super::vif::not_there;
 use crate::config::{ConfigError, Entry, FloatingEntry, PoolEntry};
-use crate::model::{FloatingIp, NatRules, Vif};
+use crate::model::{FloatingIp, NatRules, Network};
 
 impl Draft<'_> {
     pub(super) fn floats(&mut self) -> Result<Vec<FloatingIp>, ConfigError> {
@@ -23,14 +24,17 @@ impl Draft<'_> {
         for Entry { value, lines } in &file.floats {
             let said = self.said;
             let at = |key: &str, message| said.line(lines.of(key), message);
-            let vif = self.vif_of(value).map_err(|message| at("network", message))?;
+            let network = self.network_of(value).map_err(|(key, message)| at(key, message))?;
+            let vif = self.vifs.iter().position(|(vif, _)| {
+                Some(vif.network) == network && vif.addresses.contains(&value.fixed)
+            });
             self.free(value.address).map_err(|message| at("address", message))?;
             for (other, line) in &floats {
                 if other.address == value.address {
                     let message = format!("{} is there already (line {line})", value.address);
                     return Err(at("address", message));
                 }
-                if vif.is_some() && other.vif == vif && other.fixed == value.fixed {
+                if other.network == network && other.fixed == value.fixed {
                     let message = format!(
                         "{} has a floating address already, {} (line {line}): a VM's address can \
                          have one",
@@ -40,28 +44,34 @@ impl Draft<'_> {
                 }
             }
             let (nic, next_hop) = self.pool_of(value).map_err(|message| at("pool", message))?;
-            let float =
-                FloatingIp { address: value.address, fixed: value.fixed, vif, nic, next_hop };
-            floats.push((float, lines.first()));
+            let (address, fixed) = (value.address, value.fixed);
+            floats
+                .push((FloatingIp { address, fixed, network, vif, nic, next_hop }, lines.first()));
         }
         Ok(floats.into_iter().map(|(float, _)| float).collect())
     }
 
-    /// The vif with the fixed address; none if the VM is on another node.
-    fn vif_of(&self, float: &FloatingEntry) -> Result<Option<usize>, String> {
-        let network = float.network.as_deref().map(|name| self.find_network(name)).transpose()?;
-        let has = |vif: &Vif| {
-            vif.addresses.contains(&float.fixed) && network.is_none_or(|at| vif.network == at)
-        };
-        let all = self.vifs.iter().enumerate();
-        let found: Vec<usize> =
-            all.filter(|(_, (vif, _))| has(vif)).map(|(place, _)| place).collect();
+    /// The network of the fixed address; none if it is in none of this file's, so that the VM is on
+    /// another node. Else the key and the words.
+    fn network_of(&self, float: &FloatingEntry) -> Result<Option<usize>, (&'static str, String)> {
+        let fixed = float.fixed;
+        if let Some(name) = &float.network {
+            let network = self.find_network(name).map_err(|message| ("network", message))?;
+            self.in_subnet(fixed, network).map_err(|message| ("fixed", message))?;
+            return Ok(Some(network));
+        }
+        let holds = |network: &Network| network.cidr.is_some_and(|cidr| cidr.contains(&fixed));
+        let all = self.networks.iter().enumerate();
+        let found: Vec<(usize, &str)> = all
+            .filter(|(_, (network, _))| holds(network))
+            .map(|(place, (network, _))| (place, network.name.as_str()))
+            .collect();
         match found.as_slice() {
             [] => Ok(None),
-            [vif] => Ok(Some(*vif)),
-            _ => Err(format!(
-                "{} is a vif's in more than one network: say network = \"…\"",
-                float.fixed
+            [(network, _)] => Ok(Some(*network)),
+            [(_, one), (_, two), ..] => Err((
+                "fixed",
+                format!("{fixed} may be in '{one}' or '{two}': say which, network = \"{one}\""),
             )),
         }
     }
@@ -99,6 +109,14 @@ impl Draft<'_> {
             )
         })?;
         self.nics.add(&nic, false, &mut self.names)?;
+        let untagged = |network: &Network| network.uplink == nic && network.vlan.is_none();
+        if let Some((network, line)) = self.networks.iter().find(|(it, _)| untagged(it)) {
+            return Err(format!(
+                "pool interface {nic} carries network '{}' (line {line}) untagged: it cannot be the \
+                 provider's too",
+                network.name
+            ));
+        }
         Ok((nic, pool.and_then(|pool| pool.value.next_hop)))
     }
 
@@ -126,7 +144,7 @@ impl Draft<'_> {
 
     /// What is allowed, and probably not meant.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = short_timeouts(&self.settings);
         if let Some(range) = self.settings.fixed_range {
             warnings.push(format!(
                 "fixed_range = {range} translates all tenants as one range, as nova did before \

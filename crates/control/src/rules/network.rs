@@ -56,6 +56,7 @@ impl Draft<'_> {
             fdb_limit,
             shared: value.share_address == Some(true)
                 || self.settings.share_dhcp_address == Some(true),
+            host: value.host.clone(),
             external_gateway: value.external_gateway,
             public: value.public,
             clamp_mss: value.clamp_mss,
@@ -214,6 +215,9 @@ fn elsewhere(value: &NetworkEntry) -> Result<(), (&'static str, String)> {
         ));
     }
     match value.cidr {
+        Some(cidr) if router == cidr.network() || router == cidr.broadcast() => {
+            wrong(format!("external_gateway {router} is no station's address in {cidr}"))
+        }
         Some(cidr) if cidr.contains(&router) => Ok(()),
         Some(cidr) => wrong(format!("external_gateway {router} is not in {cidr}")),
         None => wrong(format!("network '{name}' has an external_gateway but no cidr for it")),

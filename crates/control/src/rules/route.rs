@@ -17,6 +17,14 @@ impl Draft<'_> {
                 return Err(at("to", message));
             }
             let zone = value.zone.as_deref().unwrap_or("default");
+            let taken = |network: &Network| network.zone == zone && network.cidr == Some(value.to);
+            if let Some((network, line)) = self.networks.iter().find(|(it, _)| taken(it)) {
+                let message = format!(
+                    "{} is network '{}' (line {line}), which needs no router",
+                    value.to, network.name
+                );
+                return Err(at("to", message));
+            }
             let holds = |network: &Network| {
                 network.zone == zone && network.cidr.is_some_and(|cidr| cidr.contains(&value.via))
             };
@@ -27,6 +35,15 @@ impl Draft<'_> {
                 );
                 return Err(at("via", message));
             };
+            let (router, line) = &self.networks[network];
+            if router.gateway == Some(value.via) {
+                let message = format!(
+                    "{} is the gateway of network '{}' (line {line}), this node: name another \
+                     router",
+                    value.via, router.name
+                );
+                return Err(at("via", message));
+            }
             let same = |(other, _): &&(StaticRoute, usize)| {
                 other.to == value.to && self.networks[other.network].0.zone == zone
             };
@@ -47,6 +64,14 @@ impl Draft<'_> {
             let network = self.find_network(&value.network).map_err(|m| at("network", m))?;
             let mac = station(&value.mac).map_err(|m| at("mac", m))?;
             self.in_subnet(value.address, network).map_err(|m| at("address", m))?;
+            let (home, line) = &self.networks[network];
+            if home.gateway == Some(value.address) {
+                let message = format!(
+                    "{} is the gateway of network '{}' (line {line}), this node",
+                    value.address, home.name
+                );
+                return Err(at("address", message));
+            }
             let (address, first) = (value.address, lines.first());
             let vif = self
                 .vifs
@@ -71,7 +96,7 @@ impl Draft<'_> {
         Ok(told.into_iter().map(|(neighbour, _)| neighbour).collect())
     }
 
-    fn in_subnet(&self, address: Ipv4Addr, network: usize) -> Result<(), String> {
+    pub(super) fn in_subnet(&self, address: Ipv4Addr, network: usize) -> Result<(), String> {
         let (network, line) = &self.networks[network];
         match network.cidr {
             Some(cidr) if cidr.contains(&address) => Ok(()),

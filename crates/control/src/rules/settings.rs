@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Said;
 use crate::config::ConfigError;
 use crate::flags::Flags;
-use crate::model::Tuning;
+use crate::model::{Timeouts, Tuning};
 
 /// The name of the node: it names a directory and a socket.
 pub(super) fn node(settings: &Flags, said: &Said<'_>) -> Result<String, ConfigError> {
@@ -68,5 +68,68 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
         fdb_ageing: Duration::from_secs(
             range("fdb_ageing", settings.fdb_ageing.unwrap_or(300), 1, 1_000_000)?.into(),
         ),
+        timeouts: timeouts(settings, said)?,
+        vif_connections: range(
+            "vif_connections",
+            settings.vif_connections.unwrap_or(65_536),
+            1,
+            16_000_000,
+        )?,
     })
+}
+
+/// How often an address is announced, once a second.
+pub(super) fn announcements(settings: &Flags, said: &Said<'_>) -> Result<u32, ConfigError> {
+    let key = "send_arp_for_ha_count";
+    match (settings.send_arp_for_ha, settings.send_arp_for_ha_count.unwrap_or(3)) {
+        (Some(false), _) => Ok(0),
+        (_, count @ 1..=60) => Ok(count),
+        (_, count) => {
+            let message = format!("{key} is {count}: use 1 to 60, or send_arp_for_ha = false");
+            Err(said.setting(key, message))
+        }
+    }
+}
+
+/// A timeout: key, what was set, default, and the least that the RFC allows.
+type Timeout = (&'static str, Option<u32>, u32, (u32, &'static str));
+
+/// RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2.
+fn all_timeouts(settings: &Flags) -> [Timeout; 4] {
+    let (established, transitory) =
+        (settings.tcp_established_timeout, settings.tcp_transitory_timeout);
+    [
+        ("tcp_established_timeout", established, 7440, (7440, "RFC 5382")),
+        ("tcp_transitory_timeout", transitory, 240, (240, "RFC 5382")),
+        ("udp_timeout", settings.udp_timeout, 300, (120, "RFC 4787")),
+        ("icmp_timeout", settings.icmp_timeout, 60, (60, "RFC 5508")),
+    ]
+}
+
+fn timeouts(settings: &Flags, said: &Said<'_>) -> Result<Timeouts, ConfigError> {
+    // A line keeps the second it was last seen in 32 bits; a month is far from that.
+    const LONGEST: u32 = 30 * 24 * 3600;
+    let mut durations = [Duration::ZERO; 4];
+    for (place, (key, set, default, _)) in durations.iter_mut().zip(all_timeouts(settings)) {
+        let seconds = set.unwrap_or(default);
+        if !(1..=LONGEST).contains(&seconds) {
+            let message = format!("{key} is {seconds}: use 1 to {LONGEST} seconds");
+            return Err(said.setting(key, message));
+        }
+        *place = Duration::from_secs(seconds.into());
+    }
+    let [tcp_established, tcp_transitory, udp, icmp] = durations;
+    Ok(Timeouts { tcp_established, tcp_transitory, udp, icmp })
+}
+
+/// Timeouts shorter than programs may count on.
+pub(super) fn short_timeouts(settings: &Flags) -> Vec<String> {
+    let told = all_timeouts(settings).into_iter().filter_map(|(key, set, _, (least, rfc))| {
+        let set = set.filter(|seconds| *seconds < least)?;
+        Some(format!(
+            "{key} = {set} is less than the {least} seconds that {rfc} asks of a NAT: silent \
+             connections break"
+        ))
+    });
+    told.collect()
 }

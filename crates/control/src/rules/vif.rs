@@ -40,6 +40,9 @@ impl Draft<'_> {
 
     /// Whether a VM in `network` can have this address.
     fn address(&self, address: Ipv4Addr, network: usize) -> Result<(), String> {
+        // Another node may be the gateway: the file knows it all the same.
+        let entry = self.said.file.networks.get(network).map(|entry| &entry.value);
+        let gateways = entry.map(|entry| [entry.gateway, entry.external_gateway]);
         let (network, line) = &self.networks[network];
         let name = &network.name;
         let Some(cidr) = network.cidr else {
@@ -54,7 +57,7 @@ impl Draft<'_> {
             let which = if address == cidr.network() { "network" } else { "broadcast" };
             return Err(format!("{address} is the {which} address of {cidr}, no VM can have it"));
         }
-        if network.gateway == Some(address) {
+        if gateways.is_some_and(|gateways| gateways.contains(&Some(address))) {
             return Err(format!("{address} is the gateway of network '{name}' (line {line})"));
         }
         for (other, line) in &self.vifs {
