@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::filter::Filter;
 use crate::report::{
-    Cut, FdbEntry, Flow, Nat, Neighbour, Port, Problem, Reloaded, Route, Segment, Status,
+    Cut, Explained, FdbEntry, Flow, Nat, Neighbour, Port, Problem, Reloaded, Route, Segment, Status,
 };
 
 /// A question to the daemon, and where its answer goes.
@@ -43,6 +43,9 @@ pub enum Request {
     Flows(Filter, oneshot::Sender<Vec<Flow>>),
     /// End the connections of which the filter lets a flow through; it has a word at least.
     Cut(Filter, oneshot::Sender<Cut>),
+    /// What would become of a packet in words that came by the port of that name; `Err` says what
+    /// is wrong with the question.
+    Explain(String, String, oneshot::Sender<Result<Explained, String>>),
     /// Read the file again; `Err` says why the old configuration stays.
     Reload(oneshot::Sender<Result<Reloaded, String>>),
 }
@@ -106,6 +109,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/neighbours", get(neighbours))
         .route("/v1/nat", get(nat))
         .route("/v1/flows", get(flows).delete(cut))
+        .route("/v1/explain", get(explain))
         .route("/v1/reload", post(reload))
         .fallback(async |uri: Uri| {
             problem(StatusCode::NOT_FOUND, &format!("there is no such page: {}", uri.path()))
@@ -200,9 +204,24 @@ async fn cut(State(daemon): State<Daemon>, Query(which): Query<Which>) -> Respon
     json(daemon.ask(|reply| Request::Cut(which.filter, reply)).await)
 }
 
+#[derive(Deserialize)]
+struct Asked {
+    port: String,
+    packet: String,
+}
+
+async fn explain(State(daemon): State<Daemon>, Query(asked): Query<Asked>) -> Response {
+    refusable(daemon.ask(|reply| Request::Explain(asked.port, asked.packet, reply)).await)
+}
+
 async fn reload(State(daemon): State<Daemon>) -> Response {
-    match daemon.ask(Request::Reload).await {
-        Ok(Ok(reloaded)) => Json(reloaded).into_response(),
+    refusable(daemon.ask(Request::Reload).await)
+}
+
+/// An answer that may be a refusal with its reason.
+fn refusable<T: Serialize>(answer: Result<Result<T, String>, Response>) -> Response {
+    match answer {
+        Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(reason)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &reason),
         Err(problem) => problem,
     }

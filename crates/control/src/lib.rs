@@ -37,3 +37,4 @@ pub mod numbers;
 pub mod report;
 mod rules;
 pub mod show;
+pub mod words;

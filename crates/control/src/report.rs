@@ -338,6 +338,26 @@ pub struct Cut {
     pub connections: u64,
 }
 
+/// `GET /v1/explain?port=<name>&packet=<words>`: what would become of a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The port it would come by.
+    pub port: String,
+    /// The packet, as it was understood.
+    pub packet: String,
+    /// Each stage it reaches, in order.
+    pub stages: Vec<Stage>,
+}
+
+/// One stage's answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Name of the stage.
+    pub stage: String,
+    /// Its answer.
+    pub answer: String,
+}
+
 /// `POST /v1/reload`: what changed. A refused reload answers 422 and the reason instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {

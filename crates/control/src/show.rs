@@ -8,7 +8,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
 use crate::report::{FdbEntry, Port, PortKind, Reloaded, Segment, Status};
-pub use routing::{cut, flows, nat, neighbours, routes};
+pub use routing::{cut, explained, flows, nat, neighbours, routes};
 
 /// `trunkline ctl status`.
 #[must_use]

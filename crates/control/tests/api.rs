@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use control::api::{self, Request};
 use control::ctl::{self, CtlError};
 use control::report::{
-    Cut, End, FdbEntry, Flow, Nat, Neighbour, Port, PortKind, Reloaded, Route, RouteSource,
-    Segment, Status,
+    Cut, End, Explained, FdbEntry, Flow, Nat, Neighbour, Port, PortKind, Reloaded, Route,
+    RouteSource, Segment, Status,
 };
 use tokio::sync::mpsc;
 
@@ -82,6 +82,13 @@ async fn daemon(mut requests: mpsc::Receiver<Request>) {
             Request::Cut(filter, reply) => {
                 assert_eq!(filter.to_string(), "vnet1 8.8.8.8:53");
                 drop(reply.send(Cut { connections: 2 }));
+            }
+            Request::Explain(port, packet, reply) => {
+                let told = match port.as_str() {
+                    "vnet1" => Ok(Explained { port, packet, stages: Vec::new() }),
+                    _ => Err(format!("there is no port '{port}'")),
+                };
+                let _ = reply.send(told);
             }
             Request::Reload(reply) => {
                 let _ = reply.send(Err("left.toml:7: vlan 0 means a frame without a VLAN".into()));

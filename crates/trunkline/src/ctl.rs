@@ -1,17 +1,18 @@
 //! `trunkline ctl`: asks a running daemon, prints tables for people or JSON for programs.
 
+use std::future::Future;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use control::report::{FdbEntry, Port, Reloaded, Segment, Status};
+use control::report::{Cut, Explained, FdbEntry, Flow, Neighbour, Port, Reloaded, Route, Segment};
 use control::{api, ctl, show};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What is asked, and whom.
+/// Whom to ask, and how to print the answer.
 #[derive(Debug, Args)]
-pub(crate) struct Ask {
+pub(crate) struct Whom {
     /// Name of the node, as given to `run` [default: the hostname]
     #[arg(long, global = true)]
     node: Option<String>,
@@ -21,8 +22,27 @@ pub(crate) struct Ask {
     /// Print JSON, as the daemon answers.
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// What is asked, and whom.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    whom: Whom,
     #[command(subcommand)]
     question: Question,
+}
+
+/// A packet, and whom is asked about it.
+#[derive(Debug, Args)]
+pub(crate) struct AskPacket {
+    #[command(flatten)]
+    whom: Whom,
+    /// The port it would come by.
+    port: String,
+    /// tcp|udp ADDRESS:PORT ADDRESS:PORT or icmp ADDRESS ADDRESS [ttl N] [size BYTES] [to MAC]
+    #[arg(required = true)]
+    packet: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,51 +58,95 @@ enum Question {
         /// Only this segment's.
         segment: Option<String>,
     },
+    /// Every route, by zone.
+    Routes,
+    /// Which MAC address an IPv4 address has.
+    Neighbours,
+    /// Address translation: the shared source, ranges, floating addresses.
+    Nat,
+    /// The connection table, 50,000 flows at most.
+    Flows {
+        /// Words a flow must have: a port's name, tcp, an address, address:port.
+        filter: Vec<String>,
+        /// End these connections instead.
+        #[arg(long)]
+        delete: bool,
+    },
     /// Read the configuration again.
     Reload,
 }
 
 /// Asks, and prints the answer.
 pub(crate) fn ask(ask: &Ask) -> Result<()> {
-    let node = ask.node.clone().map_or_else(crate::hostname, Ok)?;
-    let socket = ask.control_socket.clone().unwrap_or_else(|| api::socket_path(&node));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let text = runtime.block_on(async {
+    let whom = &ask.whom;
+    in_runtime(async {
         match &ask.question {
-            Question::Status => get::<Status>(ask, &socket, "/v1/status", show::status).await,
-            Question::Ports => {
-                get::<Vec<Port>>(ask, &socket, "/v1/ports", |ports| show::ports(ports)).await
-            }
+            Question::Status => whom.get("/v1/status", show::status).await,
+            Question::Ports => whom.get("/v1/ports", |all: &Vec<Port>| show::ports(all)).await,
             Question::Segments => {
-                get::<Vec<Segment>>(ask, &socket, "/v1/segments", |all| show::segments(all)).await
+                whom.get("/v1/segments", |all: &Vec<Segment>| show::segments(all)).await
             }
             Question::Fdb { segment } => {
-                let path = match segment {
-                    Some(name) => format!("/v1/fdb?segment={name}"),
-                    None => "/v1/fdb".to_owned(),
-                };
-                get::<Vec<FdbEntry>>(ask, &socket, &path, |entries| show::fdb(entries)).await
+                let all = || "/v1/fdb".to_owned();
+                let page = segment
+                    .as_ref()
+                    .map_or_else(all, |name| ctl::query("/v1/fdb", "segment", name));
+                whom.get(&page, |all: &Vec<FdbEntry>| show::fdb(all)).await
+            }
+            Question::Routes => whom.get("/v1/routes", |all: &Vec<Route>| show::routes(all)).await,
+            Question::Neighbours => {
+                let shown = |all: &Vec<Neighbour>| show::neighbours(all);
+                whom.get("/v1/neighbours", shown).await
+            }
+            Question::Nat => whom.get("/v1/nat", show::nat).await,
+            Question::Flows { filter, delete } => {
+                let page = ctl::query("/v1/flows", "filter", &filter.join(" "));
+                if *delete {
+                    let answer: Cut = ctl::delete(&whom.socket()?, &page).await?;
+                    return whom.print(&answer, show::cut);
+                }
+                whom.get(&page, |all: &Vec<Flow>| show::flows(all)).await
             }
             Question::Reload => {
-                let answer: Reloaded = ctl::post(&socket, "/v1/reload").await?;
-                print(ask, &answer, show::reloaded)
+                let answer: Reloaded = ctl::post(&whom.socket()?, "/v1/reload").await?;
+                whom.print(&answer, show::reloaded)
             }
         }
-    })?;
-    println!("{}", text.trim_end());
+    })
+}
+
+/// Asks about a packet, and prints the answer.
+pub(crate) fn explain(ask: &AskPacket) -> Result<()> {
+    in_runtime(async {
+        let packet = ctl::query("/v1/explain", "packet", &ask.packet.join(" "));
+        let port = ctl::query("", "port", &ask.port);
+        let page = format!("{packet}&{}", port.trim_start_matches('?'));
+        ask.whom.get::<Explained>(&page, show::explained).await
+    })
+}
+
+fn in_runtime(asking: impl Future<Output = Result<String>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    println!("{}", runtime.block_on(asking)?.trim_end());
     Ok(())
 }
 
-async fn get<T: DeserializeOwned + Serialize>(
-    ask: &Ask,
-    socket: &std::path::Path,
-    path: &str,
-    show: impl Fn(&T) -> String,
-) -> Result<String> {
-    let answer: T = ctl::get(socket, path).await?;
-    print(ask, &answer, show)
-}
+impl Whom {
+    fn socket(&self) -> Result<PathBuf> {
+        let node = self.node.clone().map_or_else(crate::hostname, Ok)?;
+        Ok(self.control_socket.clone().unwrap_or_else(|| api::socket_path(&node)))
+    }
 
-fn print<T: Serialize>(ask: &Ask, answer: &T, show: impl Fn(&T) -> String) -> Result<String> {
-    Ok(if ask.json { serde_json::to_string_pretty(answer)? } else { show(answer) })
+    async fn get<T: DeserializeOwned + Serialize>(
+        &self,
+        page: &str,
+        show: impl Fn(&T) -> String,
+    ) -> Result<String> {
+        let answer: T = ctl::get(&self.socket()?, page).await?;
+        self.print(&answer, show)
+    }
+
+    fn print<T: Serialize>(&self, answer: &T, show: impl Fn(&T) -> String) -> Result<String> {
+        Ok(if self.json { serde_json::to_string_pretty(answer)? } else { show(answer) })
+    }
 }

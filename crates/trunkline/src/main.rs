@@ -5,6 +5,8 @@
 
 mod ctl;
 mod detach;
+mod explain;
+mod flows;
 mod memory;
 mod neighbours;
 mod node;
@@ -43,6 +45,9 @@ enum Command {
     },
     /// Ask a running daemon.
     Ctl(ctl::Ask),
+    /// Say what would become of a packet, stage by stage, without sending it.
+    #[command(after_help = "Example: trunkline explain vnet1 udp 10.0.0.3:40000 8.8.8.8:53")]
+    Explain(ctl::AskPacket),
     /// Take programs, pins, the punt link and host ports away and put NIC settings back.
     Detach {
         /// Name of the node, as given to `run`.
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run { flags, check: true } => run::check(&flags),
         Command::Run { flags, check: false } => run::run(&flags),
         Command::Ctl(ask) => ctl::ask(&ask),
+        Command::Explain(ask) => ctl::explain(&ask),
         Command::Detach { node } => detach::detach(node),
     };
     match outcome {

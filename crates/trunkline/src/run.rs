@@ -8,7 +8,6 @@ use control::api::{self, Request};
 use control::describe;
 use control::flags::Flags;
 use control::model::Model;
-use control::report::Cut;
 use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -153,8 +152,11 @@ impl Node {
                 let nat = &self.publisher.current().nat;
                 drop(reply.send(describe::nat(&self.model, nat, &self.names.told())));
             }
-            Request::Flows(_, reply) => drop(reply.send(Vec::new())),
-            Request::Cut(_, reply) => drop(reply.send(Cut::default())),
+            Request::Flows(filter, reply) => drop(reply.send(self.flow_reports(&filter))),
+            Request::Cut(filter, reply) => drop(reply.send(self.cut(&filter))),
+            Request::Explain(port, packet, reply) => {
+                drop(reply.send(self.explain(&port, &packet)));
+            }
             Request::Reload(reply) => drop(reply.send(self.reload().await)),
         }
     }

@@ -1,7 +1,7 @@
 //! Routes, neighbours, address translation and flows as tables for people.
 
 use super::{align_right, or_dash, render, table};
-use crate::report::{Cut, Direction, End, Flow, Nat, Neighbour, Route, RouteSource};
+use crate::report::{Cut, Direction, End, Explained, Flow, Nat, Neighbour, Route, RouteSource};
 
 /// `trunkline ctl routes`.
 #[must_use]
@@ -21,6 +21,13 @@ pub fn routes(routes: &[Route]) -> String {
         ]);
     }
     render(&table)
+}
+
+/// `trunkline explain`.
+#[must_use]
+pub fn explained(explained: &Explained) -> String {
+    let lines = explained.stages.iter().map(|told| format!("{:<13} {}", told.stage, told.answer));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// `trunkline ctl neighbours`.
