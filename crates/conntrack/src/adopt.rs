@@ -39,8 +39,12 @@ impl Table {
             }
         }
         let mut live = 0;
+        self.counts.begin();
         for index in 0..self.len() {
             let Some(flow) = self.at(index) else { continue };
+            if !flow.is_reply() {
+                self.counts.enter(flow.key(), u32::MAX);
+            }
             let partner = flow.partner();
             let other = (partner < self.len()).then(|| self.at(partner)).flatten();
             let is_whole = other.is_some_and(|other| {

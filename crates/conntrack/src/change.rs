@@ -93,6 +93,9 @@ impl Table {
                 return false;
             }
             if self.lines[flow.index as usize].free(now.words[0]) {
+                if !now.is_reply() {
+                    self.counts.leave(now.key());
+                }
                 return true;
             }
         }

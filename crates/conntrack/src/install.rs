@@ -54,8 +54,10 @@ pub enum Installed {
 /// Why nothing was installed. No line is left behind.
 #[derive(Clone, Copy, Debug)]
 pub enum InstallError {
-    /// No free line in the homes of a key.
+    /// No free line in the homes of a key, and none of the connections there may go.
     Full,
+    /// The original's ingress port has as many connections as it may.
+    Quota,
     /// The reply's key is another connection's, whose flow this is. With SNAT: try another port.
     ReplyTaken(Flow),
     /// The reply's key equals the original's (a VM that talks to its own floating address with
@@ -70,6 +72,7 @@ impl std::fmt::Display for InstallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             InstallError::Full => write!(f, "no free line in the key's homes"),
+            InstallError::Quota => write!(f, "the port has as many connections as it may"),
             InstallError::ReplyTaken(flow) => {
                 write!(f, "the reply's key is in line {}", flow.index)
             }
@@ -129,17 +132,34 @@ impl Table {
         stamp: u32,
         now: u32,
     ) -> Result<Installed, InstallError> {
+        self.install_within(original, reply, stamp, now, u32::MAX)
+    }
+
+    /// The same for a port that may have `quota` connections at most.
+    pub fn install_within(
+        &self,
+        original: &NewLine,
+        reply: &NewLine,
+        stamp: u32,
+        now: u32,
+        quota: u32,
+    ) -> Result<Installed, InstallError> {
         if original.key == reply.key {
             return Err(InstallError::ReplyIsOriginal);
         }
         let in_order = original.key < reply.key;
         let (first, second) =
             if in_order { (original.key, reply.key) } else { (reply.key, original.key) };
-        let first = Ok(self.take(first)?);
-        let second = self.take(second);
+        let first = Ok(self.take(first, now)?);
+        let second = self.take(second, now);
         let (mine, other) = if in_order { (first, second) } else { (second, first) };
         match (mine, other) {
             (Ok(Taken::ByMe(mine)), Ok(Taken::ByMe(other))) => {
+                if !self.counts.enter(original.key, quota) {
+                    self.roll_back(Ok(Taken::ByMe(mine)));
+                    self.roll_back(Ok(Taken::ByMe(other)));
+                    return Err(InstallError::Quota);
+                }
                 Ok(self.open(original, mine, reply, other, stamp, now))
             }
             (Ok(Taken::Already(flow)), other) => {
@@ -188,13 +208,18 @@ impl Table {
     }
 
     /// Makes `key` this caller's alone, or finds whose it is.
-    fn take(&self, key: FlowKey) -> Result<Taken, InstallError> {
+    fn take(&self, key: FlowKey, now: u32) -> Result<Taken, InstallError> {
         let homes = layout::homes(self.hash(key), self.len());
         let mut waited = 0;
         let mut attempts = 0;
+        let mut made_room = false;
         while waited < PATIENCE && attempts < ATTEMPTS {
             let (index, free) = match self.survey(homes, key) {
                 Survey::Live(flow) => return Ok(Taken::Already(flow)),
+                Survey::Full if !made_room && self.make_room(homes, now) => {
+                    made_room = true;
+                    continue;
+                }
                 Survey::Full => return Err(InstallError::Full),
                 Survey::Room(index, free) => (index, free),
                 Survey::Wait => {
@@ -381,7 +406,7 @@ mod tests {
     #[test]
     fn who_stands_still_with_a_key_is_not_waited_for_for_ever() {
         let table = Table::in_memory(64, 1);
-        let Ok(Taken::ByMe(stuck)) = table.take(key(1)) else { panic!("the table is empty") };
+        let Ok(Taken::ByMe(stuck)) = table.take(key(1), 1) else { panic!("the table is empty") };
         for (original, reply) in [(key(1), key(2)), (key(2), key(1))] {
             let outcome = table.install(&line(original), &line(reply), 1, 1);
             assert!(matches!(outcome, Err(InstallError::Contended)), "{outcome:?}");

@@ -36,6 +36,7 @@
 
 mod adopt;
 mod change;
+mod evict;
 mod flow;
 mod install;
 mod key;

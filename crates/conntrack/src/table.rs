@@ -1,5 +1,6 @@
 //! The table: an array of lines, and what every packet asks of it.
 
+use crate::evict::Counts;
 use crate::flow::Flow;
 use crate::key::FlowKey;
 use crate::layout::{self, HOME, SEEN};
@@ -13,6 +14,7 @@ const MOST_LINES: usize = 1 << 30;
 /// The connection table. Shared by reference between threads; readers never wait.
 pub struct Table {
     pub(crate) lines: Lines,
+    pub(crate) counts: Counts,
     hash_key: u64,
 }
 
@@ -37,7 +39,7 @@ impl Table {
     fn over(lines: Lines, hash_key: u64) -> Table {
         let count = lines.len();
         assert!(count.is_power_of_two() && (HOME..=MOST_LINES).contains(&count));
-        Table { lines, hash_key }
+        Table { lines, counts: Counts::default(), hash_key }
     }
 
     /// How many lines a table for that many connections has.

@@ -2,7 +2,7 @@
 
 use conntrack::layout::{PATH_KNOWN, REWRITES, ROUTED};
 use conntrack::{Flow, FlowKey, InstallError, Installed, NewLine, Rewrite};
-use tables::ZoneId;
+use tables::{PortKind, ZoneId};
 use wire::{Network, Translation, Transport};
 
 use crate::connect::{Answer, Source};
@@ -61,7 +61,9 @@ impl Pipeline<'_> {
             Ok(Installed::New { .. }) => Ok(rewrite),
             Ok(Installed::Existing(flow)) if flow.path_known() => Ok(flow.rewrite()),
             Ok(Installed::Existing(flow)) => Ok(self.continue_on(packet, &flow, path)),
-            Err(why) if rewrite.flags & REWRITES == 0 => self.open_without(why, rewrite),
+            Err(why) if rewrite.flags & REWRITES == 0 && !matches!(why, InstallError::Quota) => {
+                self.open_without(why, rewrite)
+            }
             Err(why) => Err(Verdict::Drop(refusal(why))),
         }
     }
@@ -71,7 +73,7 @@ impl Pipeline<'_> {
         match why {
             // The answers have a line already: theirs is as good as ours would be.
             InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal => Ok(rewrite),
-            InstallError::Full | InstallError::Contended => {
+            InstallError::Full | InstallError::Contended | InstallError::Quota => {
                 self.counters.uncached();
                 Ok(rewrite)
             }
@@ -133,7 +135,11 @@ impl Pipeline<'_> {
         let key = answers(packet, path, &rewrite, self.zone_of(path));
         let original = NewLine { key: packet.key, rewrite };
         let reply = NewLine { key, rewrite: back };
-        self.flows.install(&original, &reply, self.tables.stamp, self.now)
+        let quota = match self.tables.topology.port(packet.ingress) {
+            Some(port) if port.kind == PortKind::Vif => self.tables.quota,
+            _ => u32::MAX,
+        };
+        self.flows.install_within(&original, &reply, self.tables.stamp, self.now, quota)
     }
 
     /// The zone answers come from that come by this path.
@@ -206,6 +212,7 @@ fn candidates(
 fn refusal(why: InstallError) -> DropReason {
     match why {
         InstallError::Full | InstallError::Contended => DropReason::TableFull,
+        InstallError::Quota => DropReason::Quota,
         InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal => DropReason::NoPorts,
     }
 }

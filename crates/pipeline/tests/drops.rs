@@ -148,6 +148,9 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
     for sport in 1..4 {
         small.receive(id(VIF2), &out(OUTSIDE, sport));
     }
+    let mut greedy = node();
+    greedy.tables.quota = 1;
+    greedy.receive(id(VIF2), &out(OUTSIDE, 1));
     let stranger = udp((vm(2).0, [172, 16, 0, 1], 1), (GATEWAY_MAC, OUTSIDE, 53), b"?");
     let reply = echo(vm(2), (GATEWAY_MAC, OUTSIDE), false, 1);
     vec![
@@ -160,6 +163,7 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
         (DropReason::NatFragment, node(), VIF2, fragment(out(OUTSIDE, 1))),
         (DropReason::Unrelated, node(), VIF2, reply),
         (DropReason::TableFull, small, VIF2, out(OUTSIDE, 4)),
+        (DropReason::Quota, greedy, VIF2, out(OUTSIDE, 2)),
         revoked(),
     ]
 }
@@ -181,8 +185,7 @@ fn revoked() -> (DropReason, Node, u16, Vec<u8>) {
 }
 
 /// Reasons that dataplane and control thread give, not the pipeline.
-const ELSEWHERE: [DropReason; 3] =
-    [DropReason::HoldFull, DropReason::Unresolved, DropReason::Quota];
+const ELSEWHERE: [DropReason; 2] = [DropReason::HoldFull, DropReason::Unresolved];
 
 #[test]
 fn every_drop_reason_has_a_packet_that_meets_it_and_a_counter_that_moves() {

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Cache};
 use crate::{Fdb, Nat, Neighbours, Routes, Topology};
 
 /// Everything a worker looks up, as it was at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
@@ -23,6 +23,23 @@ pub struct Snapshot {
     pub neighbours: Arc<Neighbours>,
     /// Address translation.
     pub nat: Arc<Nat>,
+    /// Connections a VM may have opened.
+    pub quota: u32,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            stamp: 0,
+            topology: Arc::default(),
+            fdb: Arc::default(),
+            routes: Arc::default(),
+            neighbours: Arc::default(),
+            nat: Arc::default(),
+            quota: u32::MAX,
+        }
+    }
 }
 
 /// The control thread's end.

@@ -130,6 +130,7 @@ impl Node {
             routes: Arc::new(routes(plan)),
             neighbours: Arc::new(neighbours(plan)),
             nat: Arc::new(nat(plan)),
+            quota: u32::MAX,
         };
         Self {
             tables,

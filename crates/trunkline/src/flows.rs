@@ -21,7 +21,10 @@ impl Node {
         let (names, now) = (self.names.told(), dataplane::now());
         let flows = &self.workers.flows;
         let live = (0..flows.len()).filter_map(|index| flows.at(index));
-        let told = live.map(|flow| told(&flow, &names, now));
+        // Each connection's answers stand below it.
+        let originals = live.filter(|flow| !flow.is_reply());
+        let both = originals.flat_map(|flow| [Some(flow), flows.at(flow.partner())]);
+        let told = both.flatten().map(|flow| told(&flow, &names, now));
         told.filter(|flow| filter.lets_through(flow)).take(FLOWS).collect()
     }
 

@@ -106,6 +106,7 @@ impl Node {
             topology: Arc::new(topology),
             routes: Arc::new(routes),
             nat: Arc::new(nat),
+            quota: self.model.tuning.vif_connections,
             ..Snapshot::default()
         };
         self.put_in_force(after);
