@@ -10,8 +10,8 @@ use crate::path::{Path, translation};
 use crate::pipeline::Step;
 use crate::{DropReason, Packet, Pipeline, Verdict, flow};
 
-/// Ports of a shared address that are tried for a new connection. With half of all ports taken
-/// towards one destination, 64 tries fail once in 10^19.
+/// Ports of a shared address that are tried for a new connection. With three quarters of all ports
+/// taken towards one destination, 64 tries fail once in 10^8.
 const PORT_TRIES: u16 = 64;
 
 impl Pipeline<'_> {
@@ -193,7 +193,8 @@ fn answers(packet: &Packet<'_>, path: &Path, rewrite: &Rewrite, zone: ZoneId) ->
     )
 }
 
-/// The ports to try: its own where it is in the range, then some from anywhere in it on.
+/// The ports to try: its own where it is in the range, then some drawn from all of it. Taken ports
+/// stand in runs, since guests count up; tries in any pattern would fall into the same runs.
 fn candidates(
     range: &std::ops::RangeInclusive<u16>,
     own: u16,
@@ -201,12 +202,18 @@ fn candidates(
     seed: u64,
 ) -> impl Iterator<Item = u16> {
     let (first, count) = (*range.start(), u64::from(range.end() - range.start()) + 1);
-    // The top bits of a product depend on all bits of the seed.
-    let start = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % count;
     let keep = (range.contains(&own) || !has_ports).then_some(own);
     let others = (0..if has_ports { PORT_TRIES } else { 0 })
-        .map(move |at| first + ((start + u64::from(at)) % count) as u16);
+        .map(move |at| first + (scramble(seed.wrapping_add(at.into())) % count) as u16);
     keep.into_iter().chain(others)
+}
+
+/// A number that looks like chance: splitmix64 (Steele, Lea and Flood, 2014).
+fn scramble(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 fn refusal(why: InstallError) -> DropReason {
@@ -228,6 +235,11 @@ mod tests {
         assert_eq!((own[0], own.len()), (33_333, 65));
         let other: Vec<u16> = candidates(&range, 80, true, 7).collect();
         assert!(other.len() == 64 && other.iter().all(|port| range.contains(port)));
+        let quarters = |port: &u16| (port - 20_000) / 6_500;
+        let mut seen: Vec<u16> = other.iter().map(quarters).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, [0, 1, 2, 3], "all over the range");
         assert_eq!(candidates(&(1..=3), 9, true, 5).take(3).collect::<Vec<_>>().len(), 3);
         assert_eq!(candidates(&range, 0, false, 5).collect::<Vec<_>>(), [0]);
     }
