@@ -1,7 +1,5 @@
 //! What depends on the port and the frame alone, checked for every packet.
 
-use std::net::Ipv4Addr;
-
 use tables::{Port, PortKind, Snapshot};
 use wire::{MacAddr, Malformed, Network};
 
@@ -69,13 +67,14 @@ pub(crate) fn routed(tables: &Snapshot, port: &Port, packet: &mut Packet<'_>) {
         return;
     };
     packet.routed = packet.headers.dst == port.mac && segment.gateway.is_some();
-    // A VM's gateway is elsewhere, but its floating address is here, or its way is forced.
-    if let Some(subnet) = segment.taken_up
+    // A VM's gateway is elsewhere, but its floating address is here, or its way is forced. What is
+    // between tenants' networks is that gateway's.
+    let nat = &tables.nat;
+    if segment.taken_up
         && port.kind == PortKind::Vif
-        && !subnet.contains(&Ipv4Addr::from(ip.dst))
         && !packet.headers.dst.is_multicast()
+        && nat.source_range(packet.zone, ip.dst).is_none()
     {
-        let nat = &tables.nat;
         packet.routed |= nat.is_forced(ip.dst) || nat.float_of(packet.zone, ip.src).is_some();
     }
 }

@@ -459,13 +459,16 @@ fn a_float_behind_somebody_elses_gateway_is_taken_up_all_the_same() {
     let mut segments: Vec<tables::Segment> =
         world.left.tables.topology.segments().cloned().collect();
     segments[0].gateway = None;
-    segments[0].taken_up = Some("10.0.0.0/24".parse().unwrap());
+    segments[0].taken_up = true;
     let ports = world.left.tables.topology.ports().cloned().collect();
     world.left.tables.topology = std::sync::Arc::new(tables::Topology::new(ports, segments));
     let router = MacAddr([2, 0, 0, 0, 0, 0x77]);
     world.send(1, &udp((VM1.0, VM1.1, 4000), (router, GOOGLE, 53), b"?"));
     assert_eq!(hop(&world.outside[0]).src, FLOAT1, "VM 1 has a floating address");
-    // Without one the frame is bridged to whoever is the gateway.
+    // To another tenant it is the gateway's to route, and without a float everywhere.
+    let other = udp((VM1.0, VM1.1, 4000), (router, VM6.1, 53), b"?");
+    let (verdict, _) = world.left.receive(tables::PortId::new(11).unwrap(), &other);
+    assert!(matches!(verdict, pipeline::Verdict::Flood(_)), "{verdict:?}");
     let port = tables::PortId::new(12).unwrap();
     let (verdict, _) =
         world.left.receive(port, &udp((VM2.0, VM2.1, 4000), (router, GOOGLE, 53), b"?"));

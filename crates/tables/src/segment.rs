@@ -1,7 +1,5 @@
 //! What nova-network calls a network on a node: bridge, VLAN and subnet.
 
-use ipnet::Ipv4Net;
-
 use crate::{PortId, SegmentId, ZoneId};
 
 /// The NIC by which a segment reaches other nodes.
@@ -38,9 +36,9 @@ pub struct Segment {
     pub gateway: Option<Gateway>,
     /// Its host port; none where no VM of it is here.
     pub host: PortId,
-    /// The subnet, where the gateway is elsewhere and floating addresses and `force_snat_range`
-    /// are taken up by this node all the same (nova's `floating_ebtables_rules`).
-    pub taken_up: Option<Ipv4Net>,
+    /// Whether the gateway is elsewhere, and what is bound for floating addresses' peers and for
+    /// `force_snat_range` is taken up by this node all the same (nova's `floating_ebtables_rules`).
+    pub taken_up: bool,
     /// Largest segment of a TCP connection routed into or out of it; none leaves it as it is.
     pub clamp_mss: Option<u16>,
 }

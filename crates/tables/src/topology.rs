@@ -128,7 +128,7 @@ mod tests {
                 members: vec![trunk, vif],
                 gateway: None,
                 host: PortId::NONE,
-                taken_up: None,
+                taken_up: false,
                 clamp_mss: None,
             }],
         )

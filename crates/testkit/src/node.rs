@@ -118,7 +118,7 @@ impl Node {
                 .find(|(segment, ..)| segment == number)
                 .map(|(_, address, shared)| Gateway { address: *address, shared: *shared }),
             host: port_id(100 + number),
-            taken_up: None,
+            taken_up: false,
             clamp_mss: None,
         });
         let topology = Arc::new(Topology::new(ports, segments.collect()));

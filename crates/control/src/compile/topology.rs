@@ -24,7 +24,7 @@ pub fn topology(networks: &[Numbered<'_>], ports: Vec<Port>) -> Topology {
                 shared: numbered.network.shared,
             }),
             host: numbered.host,
-            taken_up: numbered.network.cidr.filter(|_| numbered.network.external_gateway.is_some()),
+            taken_up: numbered.network.external_gateway.is_some(),
             clamp_mss: numbered.network.clamp_mss,
         }
     });

@@ -42,6 +42,12 @@ impl Lab {
         Self
     }
 
+    /// Joins a machine of its own to the trunk: a nova node or a router.
+    pub(crate) fn guest(&self, role: &str) {
+        let said = said(&tool().args(["guest", role]).output().unwrap());
+        assert!(said.ok, "tools/lab guest {role}: {}", said.text);
+    }
+
     fn command(host: &str, program: &str, arguments: &[&str]) -> Command {
         let mut command = tool();
         command.args(["exec", host, program]).args(arguments);
