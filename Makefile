@@ -8,9 +8,9 @@ SHELL := bash
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
-scripts := tools/lab tools/lab.d/linux-rules tools/demo tools/install-deps .ci/run
+scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/install-deps .ci/run
 
-.PHONY: build demo test check lab-up lab-down clean
+.PHONY: build demo compare test check lab-up lab-down clean
 
 build:
 	tools/install-deps
@@ -18,6 +18,10 @@ build:
 
 demo: build
 	tools/demo $(flags)
+
+# Asks the same of Linux bridges and iptables, as nova-network set them up, hop by hop.
+compare: build
+	tools/compare $(flags)
 
 # The tests are built in the dev profile, with overflow checks; what runs in the lab is the release binary. One at a
 # time: there is one lab.
