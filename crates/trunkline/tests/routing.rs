@@ -3,23 +3,42 @@
 
 mod lab;
 
-use lab::{HOOKS, Lab};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lab::{HOOKS, Lab, Running};
 
 /// How many lines have all these words.
 fn count(lines: &[String], words: &[&str]) -> usize {
     lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
 }
 
-/// No MAC speaks by two ports of the switch: what nodes route leaves with their own.
-fn no_mac_flaps(lab: &Lab) {
-    let fdb = lab.run("switch", "bridge", &["fdb", "show", "br", "trunk"]);
-    let mut seen = std::collections::BTreeMap::new();
-    for line in fdb.lines().filter(|line| !line.contains("permanent")) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (mac, port) = (words[0].to_owned(), words[2].to_owned());
-        if let Some(before) = seen.insert(mac.clone(), port.clone()) {
-            assert_eq!(before, port, "{mac} is on two ports: {fdb}");
+/// What the switch says while something runs: each MAC with the ports it was learned on.
+struct Learned(Running);
+
+impl Learned {
+    fn watch(lab: &Lab) -> Self {
+        let running = lab.start("switch", "bridge", &["monitor", "fdb"]);
+        std::thread::sleep(Duration::from_millis(300));
+        Self(running)
+    }
+
+    /// No MAC spoke by two ports: what nodes route leaves with their own.
+    fn no_mac_moved(self) {
+        let said = self.0.interrupt().text;
+        let mut ports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for line in said.lines().filter(|line| !line.contains("permanent")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let (Some(mac), Some(at)) = (words.first(), words.iter().position(|w| *w == "dev")) {
+                let port = words[at + 1].to_owned();
+                ports.entry((*mac).to_owned()).or_default().insert(port);
+            }
         }
+        // The trunk's ports and the public ones are other bridges: a NIC has one MAC, on one.
+        for (mac, ports) in &ports {
+            assert_eq!(ports.len(), 1, "{mac} was seen on {ports:?}: {said}");
+        }
+        assert!(!ports.is_empty(), "the switch learned nothing: {said}");
     }
 }
 
@@ -65,13 +84,14 @@ fn scenario_6_leaves_tagged_102_and_comes_back_tagged_100() {
         for shared in [&[][..], &["--share-dhcp-address"]] {
             eprintln!("hook {hook} {shared:?}");
             let lab = Lab::up(&[flags, shared].concat());
+            let learned = Learned::watch(&lab);
             let wire = lab.capture("switch", "left-eth0", "vlan and icmp");
             lab.pings("vm1", "10.1.0.4");
             let wire = wire.stop();
             let out = count(&wire, &["vlan 102", "10.0.0.3 > 10.1.0.4", "echo request", "ttl 63"]);
             let back = count(&wire, &["vlan 100", "10.1.0.4 > 10.0.0.3", "echo reply", "ttl 63"]);
             assert_eq!((out, back, wire.len()), (20, 20, 40), "{:?}", wire.first());
-            no_mac_flaps(&lab);
+            learned.no_mac_moved();
             // VM 6 still knows its gateway by the address all gateways have.
             let gateway = if shared.is_empty() { "10.1.0.5" } else { "10.1.0.1" };
             lab.pings("vm6", gateway);
@@ -153,7 +173,7 @@ fn the_hosts_own_traffic_goes_on_beside_the_tenants() {
                 "busybox",
                 &["nc", "-l", "-p", "8022", "-e", "/bin/echo", "hello"],
             );
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             let said = lab.exec(from, "timeout", &["3", "busybox", "nc", "-w", "2", to, "8022"]);
             assert!(said.text.contains("hello"), "{from} to {to}, hook {hook}: {said:?}");
             drop(server);
@@ -169,10 +189,10 @@ fn nobody_answers_an_established_connection_while_no_daemon_runs() {
         eprintln!("hook {hook}");
         let lab = Lab::up(flags);
         let server = lab.start("inet", "timeout", &["20", "iperf3", "-s", "-1"]);
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         let client =
             lab.start("vm2", "timeout", &["15", "iperf3", "-c", "8.8.8.8", "-t", "6", "-b", "5M"]);
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(2));
         let errors = lab.capture(
             "inet",
             "eth0",
@@ -183,9 +203,26 @@ fn nobody_answers_an_established_connection_while_no_daemon_runs() {
             nix::sys::signal::SIGKILL,
         )
         .unwrap();
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(2));
         assert_eq!(errors.stop(), Vec::<String>::new(), "hook {hook}");
         drop(client);
         drop(server);
     }
+}
+
+#[test]
+fn under_load_from_both_nodes_into_one_vlan_no_mac_moves_in_the_switch() {
+    let lab = Lab::up(&[]);
+    let learned = Learned::watch(&lab);
+    let servers = ["vm6", "vm3"].map(|vm| lab.start(vm, "timeout", &["15", "iperf3", "-s", "-1"]));
+    std::thread::sleep(Duration::from_millis(300));
+    // Both nodes route into VLAN 102: the left one to VM 6, the right one to VM 3.
+    let clients = [("vm1", "10.1.0.4"), ("vm4", "10.1.0.3")]
+        .map(|(vm, to)| lab.start(vm, "timeout", &["10", "iperf3", "-c", to, "-t", "3"]));
+    for mut client in clients {
+        let said = client.wait();
+        assert!(said.ok && said.text.contains("receiver"), "{said:?}");
+    }
+    drop(servers);
+    learned.no_mac_moved();
 }

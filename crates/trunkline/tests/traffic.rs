@@ -9,7 +9,7 @@ use lab::{HOOKS, Lab};
 const GIGABYTE: u64 = 1_000_000_000;
 
 fn offloads_on(lab: &Lab) {
-    for vm in ["vm1", "vm2", "vm5"] {
+    for vm in ["vm1", "vm2", "vm5", "vm6"] {
         lab.run(vm, "ethtool", &["-K", "eth0", "tx", "on", "gso", "on", "tso", "on", "gro", "on"]);
     }
 }
@@ -39,11 +39,11 @@ fn bad_checksums(lab: &Lab, vm: &str) -> u64 {
 }
 
 #[test]
-fn a_gigabyte_of_tcp_arrives_intact_on_this_node_and_the_other() {
+fn a_gigabyte_of_tcp_arrives_intact_here_there_and_routed_by_scenario_6() {
     for (hook, flags) in HOOKS {
         let lab = Lab::up(flags);
         offloads_on(&lab);
-        for (server, address) in [("vm5", "10.0.0.7"), ("vm2", "10.0.0.4")] {
+        for (server, address) in [("vm5", "10.0.0.7"), ("vm2", "10.0.0.4"), ("vm6", "10.1.0.4")] {
             // What is still on its way at the end iperf3 does not count as received.
             let bytes = (GIGABYTE + GIGABYTE / 10).to_string();
             let report = iperf(&lab, server, address, &["-n", &bytes]);
