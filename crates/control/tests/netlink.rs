@@ -2,41 +2,15 @@
 //! when the thread ends; they need root.
 #![allow(clippy::unwrap_used)] // also in the functions that tests share
 
-use std::future::Future;
+mod common;
+
 use std::process::Command;
 use std::time::Duration;
 
-use control::netlink::{
-    LinkEvent, LinkWatch, Links, NetlinkError, PUNT_FAR, PUNT_NEAR, alias_of, judge,
-};
-use nix::sched::{CloneFlags, unshare};
+use common::{in_namespace, next, run};
+use control::netlink::{LinkEvent, NetlinkError, PUNT_FAR, PUNT_NEAR, alias_of, judge};
 use tokio::time::timeout;
 use wire::MacAddr;
-
-/// Runs a test in a new network namespace, on the daemon's kind of runtime.
-fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce(Links) -> F + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { test(Links::connect().unwrap()).await });
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// A command in this thread's namespace; its output.
-fn run(command: &str) -> String {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {told}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-async fn next(watch: &mut LinkWatch) -> LinkEvent {
-    timeout(Duration::from_secs(5), watch.next()).await.expect("an event within 5 s").unwrap()
-}
 
 #[test]
 fn a_punt_link_has_a_queue_per_worker_at_both_ends() {
