@@ -84,3 +84,89 @@ impl Hold {
         self.frames.pop_front_if(is_old)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use af_xdp::{LocalPool, Umem, UmemConfig};
+    use std::sync::Arc;
+    use tables::{Neighbour, Neighbours, SegmentId};
+    use wire::MacAddr;
+
+    fn pool() -> LocalPool {
+        let config = UmemConfig { chunk: 2048, frames: 1024, huge_pages: false };
+        Umem::new(&config).unwrap().pool()
+    }
+
+    fn wanted(last: u8) -> (Link, [u8; 4]) {
+        (Link::Segment(SegmentId::new(1).unwrap()), [10, 0, 0, last])
+    }
+
+    fn port(number: u16) -> PortId {
+        PortId::new(number).unwrap()
+    }
+
+    /// Tables of that generation in which these are known.
+    fn tables(generation: u64, known: &[u8]) -> Snapshot {
+        let mut neighbours = Neighbours::default();
+        for last in known {
+            let (_, address) = wanted(*last);
+            let at = Neighbour::At(MacAddr([2, 0, 0, 0, 0, *last]));
+            neighbours.insert(SegmentId::new(1).unwrap(), address, at);
+        }
+        Snapshot { generation, neighbours: Arc::new(neighbours), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn frames_go_on_in_their_order_once_their_neighbour_is_known() {
+        let (mut pool, mut hold) = (pool(), Hold::default());
+        for (ingress, last) in [(1, 7), (2, 8), (3, 7)] {
+            let frame = pool.take().unwrap();
+            assert!(hold.put(frame, port(ingress), wanted(last), 0).is_none());
+        }
+        assert!(hold.take_known(&tables(1, &[])).is_none());
+        let now = tables(2, &[7]);
+        let gone: Vec<_> = std::iter::from_fn(|| hold.take_known(&now)).collect();
+        let ports: Vec<u16> = gone.iter().map(|held| held.ingress.get()).collect();
+        assert_eq!((ports, hold.len()), (vec![1, 3], 1));
+        gone.into_iter().for_each(|held| pool.give(held.frame));
+        let last = hold.take_known(&tables(3, &[8])).unwrap();
+        pool.give(last.frame);
+    }
+
+    #[test]
+    fn a_neighbour_holds_so_many_and_all_together_not_more_than_there_is_room_for() {
+        let (mut pool, mut hold) = (pool(), Hold::default());
+        let mut out = 0;
+        for _ in 0..EACH + 3 {
+            let frame = pool.take().unwrap();
+            if let Some(oldest) = hold.put(frame, port(1), wanted(7), 0) {
+                out += 1;
+                pool.give(oldest.frame);
+            }
+        }
+        assert_eq!((hold.len(), out), (EACH, 3));
+        for last in 8..=255 {
+            for _ in 0..2 {
+                let frame = pool.take().unwrap();
+                if let Some(oldest) = hold.put(frame, port(1), wanted(last), 0) {
+                    pool.give(oldest.frame);
+                }
+            }
+        }
+        assert_eq!(hold.len(), ROOM);
+        while let Some(held) = hold.take_old(PATIENCE_MS + 1) {
+            pool.give(held.frame);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (mut pool, mut hold) = (pool(), Hold::default());
+        assert!(hold.put(pool.take().unwrap(), port(1), wanted(7), 1000).is_none());
+        assert!(hold.take_old(1000 + PATIENCE_MS).is_none());
+        let old = hold.take_old(1001 + PATIENCE_MS).unwrap();
+        assert_eq!((old.ingress, hold.len()), (port(1), 0));
+        pool.give(old.frame);
+    }
+}

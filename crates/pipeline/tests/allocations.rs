@@ -4,8 +4,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use pipeline::{Packet, Pipeline};
-use tables::PortId;
+use pipeline::{Packet, Pipeline, Verdict};
+use tables::{GATEWAY_MAC, PortId};
 use testkit::{Node, NodePlan, arp_request, echo, tcp, udp, vm_mac};
 
 struct Counting;
@@ -40,32 +40,45 @@ fn allocations(work: impl FnOnce()) -> u64 {
 }
 
 #[test]
-fn hits_misses_floods_and_drops_allocate_nothing() {
+fn hits_misses_floods_answers_and_drops_allocate_nothing() {
     let plan = NodePlan {
         segments: vec![(1, Some(100))],
         vifs: vec![(1, 1), (2, 1)],
+        gateways: vec![(1, [10, 0, 0, 254], false)],
+        public: Some([91, 207, 15, 105]),
+        addresses: vec![(1, [10, 0, 0, 1]), (2, [10, 0, 0, 2])],
+        floats: vec![([91, 208, 23, 11], 2)],
         ..NodePlan::default()
     };
     let mut node = Node::new(&plan);
     let vm = |n: u8| (vm_mac(n), [10, 0, 0, n]);
     let mut chunks: Vec<Vec<u8>> = (0..32u16)
         .map(|n| {
-            let frame = match n % 4 {
+            let gateway = |address| (GATEWAY_MAC, address);
+            let frame = match n % 8 {
                 0 => arp_request(vm(1), [10, 0, 0, n as u8]),
                 1 => echo(vm(1), vm(2), true, n),
                 2 => tcp((vm(1).0, vm(1).1, n), (vm(2).0, vm(2).1, 22), 2, b""),
-                _ => udp((vm(1).0, vm(1).1, n), (vm(2).0, vm(2).1, 53), &[0; 100]),
+                3 => udp((vm(1).0, vm(1).1, n), (vm(2).0, vm(2).1, 53), &[0; 100]),
+                // Translated both ways, answered, waiting, told.
+                4 => udp((vm(1).0, vm(1).1, n), (GATEWAY_MAC, [8, 8, 8, 8], 53), &[0; 100]),
+                5 => echo(vm(1), gateway([91, 208, 23, 11]), true, n),
+                6 => echo(vm(1), gateway([10, 0, 0, 254]), true, n),
+                _ => echo(vm(1), gateway([10, 0, 0, 99]), true, n),
             };
-            [vec![0; 64], frame].concat()
+            // Room behind it as well, for what it may become.
+            [vec![0; 64], frame, vec![0; 64]].concat()
         })
         .collect();
     // One batch that learns, then the way to VM 2 is known and lines are installed and hit.
     node.receive(PortId::new(12).unwrap(), &arp_request(vm(2), [10, 0, 0, 9]));
+    let templates = chunks.clone();
     for round in 0..100 {
+        chunks.clone_from_slice(&templates);
         let mut batch: Vec<Packet<'_>> = chunks
             .iter_mut()
             .map(|chunk| {
-                let len = chunk.len() - 64;
+                let len = chunk.len() - 128;
                 Packet::new(chunk, 64, len, PortId::new(11).unwrap())
             })
             .collect();
@@ -80,7 +93,12 @@ fn hits_misses_floods_and_drops_allocate_nothing() {
         };
         let calls = allocations(|| pipeline.forward(&mut batch));
         assert_eq!(calls, 0, "in round {round}");
-        assert!(batch.iter().all(|packet| packet.verdict.is_some()));
+        let has = |is: fn(&Verdict) -> bool| {
+            batch.iter().any(|packet| packet.verdict.as_ref().is_some_and(is))
+        };
+        assert!(has(|verdict| matches!(verdict, Verdict::Forward(_))));
+        assert!(has(|verdict| matches!(verdict, Verdict::Reply(_))));
+        assert!(has(|verdict| matches!(verdict, Verdict::Hold(..))));
     }
     assert!(allocations(|| drop(std::hint::black_box(vec![1]))) > 0, "the count counts");
 }
