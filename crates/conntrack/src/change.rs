@@ -1,6 +1,8 @@
 //! Changing and closing connections that exist.
 
 use crate::flow::{Flow, Rewrite};
+use crate::install::{Claim, Taken};
+use crate::key::FlowKey;
 use crate::layout::{LIVE, PATH_KNOWN, REPLY, STAMP_SHIFT, state};
 use crate::line::Glance;
 use crate::table::Table;
@@ -61,29 +63,93 @@ impl Table {
     /// True for exactly one of those who ask at the same time. False: it was gone already. (Or a
     /// thread that stands still is changing it; then nothing was done.)
     pub fn remove(&self, flow: &Flow) -> bool {
-        let partner = match self.settled(flow.partner()) {
-            Glance::Live(partner) if partner.partner() == flow.index => Some(partner),
-            Glance::Live(_) | Glance::Free => None,
-            Glance::Passing => return false,
-        };
-        // Lines are recycled. Two live lines that name each other are one connection, but only
-        // if this one was still the flow's when the other was looked at.
-        if !self.is_still(flow) {
-            return false;
+        for _ in 0..crate::sync::PATIENCE {
+            let Some(now) = self.still(flow) else { return false };
+            let partner = match self.settled(now.partner()) {
+                Glance::Live(partner) if partner.partner() == flow.index => Some(partner),
+                Glance::Live(_) | Glance::Free => None,
+                Glance::Passing => return false,
+            };
+            // Lines are recycled, and the other direction may just have moved. Two live lines that
+            // name each other are one connection, but only if this one was still the flow's, and
+            // still named that one, when the other was looked at.
+            match self.still(flow) {
+                Some(again) if again.partner() == now.partner() => {}
+                Some(_) => continue,
+                None => return false,
+            }
+            // Who frees the original's line has removed the connection; the reply's line follows.
+            let (original, reply) =
+                if flow.is_reply() { (partner, Some(now)) } else { (Some(now), partner) };
+            let removed = original.is_some_and(|original| self.free(&original));
+            if original.is_some() && !removed {
+                // Somebody else has just removed or moved it: look again.
+                continue;
+            }
+            if let Some(reply) = reply {
+                self.free(&reply);
+            }
+            return removed;
         }
-        // Who frees the original's line has removed the connection; the reply's line follows.
-        let (original, reply) =
-            if flow.is_reply() { (partner, Some(*flow)) } else { (Some(*flow), partner) };
-        let removed = original.is_some_and(|original| self.free(&original));
-        if let Some(reply) = reply {
-            self.free(&reply);
-        }
-        removed
+        false
     }
 
-    /// Whether the line is of the same install as `flow`. A new path does not matter.
-    fn is_still(&self, flow: &Flow) -> bool {
-        matches!(self.settled(flow.index), Glance::Live(now) if now.is_same_install(flow))
+    /// The line as it is now, if it is of the same install as `flow`. A new path does not matter.
+    fn still(&self, flow: &Flow) -> Option<Flow> {
+        match self.settled(flow.index) {
+            Glance::Live(now) if now.is_same_install(flow) => Some(now),
+            Glance::Live(_) | Glance::Free | Glance::Passing => None,
+        }
+    }
+
+    /// Gives a flow another key: its packets come by another port now, since a VM has moved, or by
+    /// another way. The connection, its translation and its times stay; the line is a new one.
+    ///
+    /// A reader finds the flow under one of both keys, or misses for a moment. `None`: somebody
+    /// else is just changing the connection, or there is no room; nothing was done.
+    pub fn move_to(&self, flow: &Flow, ingress: u16, zone: u16) -> Option<Flow> {
+        let key = flow.key().at(ingress, zone);
+        let claim = match self.take(key, flow.last_seen()) {
+            Ok(Taken::ByMe(claim)) => claim,
+            // Another worker has just moved it.
+            Ok(Taken::Already(there)) => return Some(there),
+            Err(_) => return None,
+        };
+        let moved = self.move_into(flow, key, &claim);
+        if moved.is_none() {
+            self.lines[claim.index as usize].give_up(claim.count);
+        }
+        moved
+    }
+
+    fn move_into(&self, flow: &Flow, key: FlowKey, claim: &Claim) -> Option<Flow> {
+        let (old, new) = (&self.lines[flow.index as usize], &self.lines[claim.index as usize]);
+        let old_count = old.claim_live(flow)?;
+        // Does not wait: who changes the other direction may be waiting for this one.
+        let partner = match self.lines[flow.partner() as usize].glance(flow.partner()) {
+            Glance::Live(partner) if partner.partner() == flow.index => Some(partner),
+            Glance::Live(_) | Glance::Free | Glance::Passing => None,
+        };
+        let other = &self.lines[flow.partner() as usize];
+        let claimed = partner.and_then(|partner| Some((partner, other.claim_live(&partner)?)));
+        let Some((partner, partner_count)) = claimed else {
+            old.publish(old_count);
+            return None;
+        };
+        let [_, _, _, word3, word4, word5, word6, _] = flow.words;
+        new.write_rest([word3, word4, word5], word6);
+        new.write_word7(flow.last_seen(), claim.count, flow.bits());
+        new.publish(claim.count);
+        let [_, _, _, word3, word4, word5, word6, _] = partner.words;
+        let word6 = word6 >> STAMP_SHIFT << STAMP_SHIFT | u64::from(claim.index);
+        other.write_rest([word3, word4, word5], word6);
+        other.publish(partner_count);
+        old.give_up(old_count);
+        if !flow.is_reply() {
+            self.counts.leave(flow.key());
+            self.counts.enter(key, u32::MAX);
+        }
+        self.at(claim.index).filter(|moved| moved.key() == key)
     }
 
     /// Frees one line, if it still is of the same install as `flow`.
@@ -272,5 +338,38 @@ mod tests {
         });
         assert_eq!(revoked, Revoked { marked: 0, removed: 1, missed: 0 });
         assert_eq!((asked, table.occupancy().live), (3, 2));
+    }
+
+    #[test]
+    fn a_flow_moves_to_another_port_and_its_connection_with_it() {
+        let table = Table::in_memory(64, 1);
+        let (original, reply) = open(&table, 1, 2);
+        table.touch(&original, 70, FIN);
+        let original = table.at(original.index()).unwrap();
+        let moved = table.move_to(&original, 9, 1).unwrap();
+        assert!(table.find(key(1), table.hash(key(1))).is_none());
+        assert_eq!(table.find(key(9), table.hash(key(9))), Some(moved));
+        assert_eq!(moved.rewrite(), original.rewrite());
+        assert_eq!((moved.bits(), moved.last_seen()), (SEEN | FIN, 70));
+        assert_eq!((table.connections_of(1), table.connections_of(9)), (0, 1));
+        let reply = table.at(reply.index()).unwrap();
+        assert_eq!((reply.partner(), moved.partner()), (moved.index(), reply.index()));
+        // Twice is once; the answers can move as well; and then both go together.
+        assert_eq!(table.move_to(&original, 9, 1), Some(moved));
+        let answers = table.move_to(&reply, 8, 3).unwrap();
+        assert_eq!((answers.key().ingress(), answers.key().zone()), (8, 3));
+        assert!(answers.is_reply());
+        assert!(table.remove(&answers));
+        assert_eq!(table.occupancy(), crate::Occupancy { lines: 64, live: 0, passing: 0 });
+        assert_eq!(table.connections_of(9), 0);
+    }
+
+    #[test]
+    fn a_flow_that_is_gone_does_not_move() {
+        let table = Table::in_memory(64, 1);
+        let (original, _) = open(&table, 1, 2);
+        assert!(table.remove(&original));
+        assert_eq!(table.move_to(&original, 9, 1), None);
+        assert_eq!(table.occupancy(), crate::Occupancy { lines: 64, live: 0, passing: 0 });
     }
 }

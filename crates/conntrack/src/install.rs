@@ -85,13 +85,13 @@ impl std::fmt::Display for InstallError {
 impl std::error::Error for InstallError {}
 
 /// A line of one's own that is not live yet.
-struct Claim {
-    index: u32,
-    count: u64,
+pub(crate) struct Claim {
+    pub(crate) index: u32,
+    pub(crate) count: u64,
 }
 
 /// A key after the attempt to take it.
-enum Taken {
+pub(crate) enum Taken {
     ByMe(Claim),
     Already(Flow),
 }
@@ -208,7 +208,7 @@ impl Table {
     }
 
     /// Makes `key` this caller's alone, or finds whose it is.
-    fn take(&self, key: FlowKey, now: u32) -> Result<Taken, InstallError> {
+    pub(crate) fn take(&self, key: FlowKey, now: u32) -> Result<Taken, InstallError> {
         let homes = layout::homes(self.hash(key), self.len());
         let mut waited = 0;
         let mut attempts = 0;

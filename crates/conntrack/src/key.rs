@@ -114,6 +114,15 @@ impl FlowKey {
         (self.word2 >> ZONE_SHIFT) as u16
     }
 
+    /// The same key with packets entering by another port in another zone.
+    #[inline]
+    pub const fn at(self, ingress: u16, zone: u16) -> FlowKey {
+        FlowKey {
+            word1: self.word1,
+            word2: self.word2 & 0xffff_ffff | where_from(self.protocol(), ingress, zone),
+        }
+    }
+
     /// The same key with packets entering by another port: where a VM may have moved to.
     #[inline]
     pub const fn from_ingress(self, ingress: u16) -> FlowKey {
@@ -248,5 +257,6 @@ mod tests {
     fn a_key_can_be_asked_for_at_another_port() {
         let key = FlowKey::ipv4(A, B, 1, 2, 6, 12, 3);
         assert_eq!(key.from_ingress(99), FlowKey::ipv4(A, B, 1, 2, 6, 99, 3));
+        assert_eq!(key.at(99, 0), FlowKey::ipv4(A, B, 1, 2, 6, 99, 0));
     }
 }

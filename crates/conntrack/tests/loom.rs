@@ -375,3 +375,40 @@ fn no_state_bit_is_lost_between_two_touches_and_a_new_path() {
         assert_eq!(flow.last_seen(), 3);
     });
 }
+
+#[test]
+fn a_flow_that_moves_is_found_whole_or_not_at_all() {
+    model(|| {
+        let table = table();
+        let (flow, _) = new(install(&table, 8, 1));
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || table.move_to(&flow, 24, 1).unwrap())
+        };
+        for ingress in [8, 24] {
+            if let Some(found) = find(&table, key(8).at(ingress, 1)) {
+                assert_eq!((found.key().ingress(), found.rewrite()), (ingress, flow.rewrite()));
+            }
+        }
+        let moved = other.join().unwrap();
+        assert_eq!(find(&table, key(8)), None);
+        assert_eq!(find(&table, key(8).at(24, 1)), Some(moved));
+        assert_whole(&table, 1);
+    });
+}
+
+#[test]
+fn a_flow_that_moves_while_it_is_removed_leaves_nothing_or_everything() {
+    model(|| {
+        let table = table();
+        let (flow, reply) = new(install(&table, 8, 1));
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || table.move_to(&flow, 24, 1).is_some())
+        };
+        let removed = table.remove(&reply);
+        let moved = other.join().unwrap();
+        assert!(removed || moved, "one of both gets its way");
+        assert_whole(&table, u32::from(!removed));
+    });
+}

@@ -82,8 +82,12 @@ pub(crate) fn state_bits(packet: &Packet<'_>) -> u16 {
 /// Whether the packet opens a connection anew whose line has seen its end.
 #[inline]
 pub(crate) fn reopens(packet: &Packet<'_>, flow: &Flow) -> bool {
-    let flags = tcp_flags(packet);
-    flags & (tcp::SYN | tcp::ACK) == tcp::SYN && flow.bits() & (FIN | RST) != 0
+    opens(packet) && flow.bits() & (FIN | RST) != 0
+}
+
+/// Whether it can only be the first packet of a connection.
+pub(crate) fn opens(packet: &Packet<'_>) -> bool {
+    tcp_flags(packet) & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
 #[inline]

@@ -14,6 +14,7 @@ mod counters;
 mod explain;
 mod flow;
 mod learn;
+mod moved;
 mod open;
 mod packet;
 mod path;

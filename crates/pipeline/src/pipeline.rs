@@ -109,7 +109,7 @@ impl Pipeline<'_> {
         if matches!(packet.headers.network, Network::Ipv4(ip) if ip.icmp_error) {
             return self.relate(packet);
         }
-        let known = match found {
+        let known = match found.or_else(|| self.moved(packet)) {
             Some(found) => self.ask_again(packet, found)?,
             None => None,
         };

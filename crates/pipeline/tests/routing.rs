@@ -498,3 +498,29 @@ fn across_zones_a_hairpin_is_seen_from_the_node() {
     let back = hop(&one(&reached).frame);
     assert_eq!((one(&reached).vm, back.src, back.dst), (3, FLOAT1, VM3.1));
 }
+
+#[test]
+fn a_vm_that_moves_to_this_node_takes_its_connections_along_and_a_forger_does_not() {
+    let mut world = World::routed("moved", false);
+    // VM 6 on the right asks VM 1, by the trunk.
+    one(&world.send(6, &udp((VM6.0, VM6.1, 4000), (GATEWAY_MAC, VM1.1, 53), b"?")));
+    let answer = udp((VM1.0, VM1.1, 53), (GATEWAY_MAC, VM6.1, 4000), b"!");
+    one(&world.send(1, &answer));
+    let of_vif3 = |world: &World| {
+        let flows = &world.left.flows;
+        let live = (0..flows.len()).filter_map(|at| flows.at(at));
+        live.filter(|flow| flow.key().ingress() == 13).count()
+    };
+    let before = world.left.flows.occupancy();
+    // VM 3 says it were VM 6, and does not get that one's connection.
+    let vif = tables::PortId::new(13).unwrap();
+    let next = udp((VM6.0, VM6.1, 4000), (GATEWAY_MAC, VM1.1, 53), b"??");
+    let forged = udp((VM3.0, VM6.1, 4000), (GATEWAY_MAC, VM1.1, 53), b"??");
+    world.left.receive(vif, &forged);
+    assert_eq!(of_vif3(&world), 0);
+    // VM 6 has moved to that vif, as configuration says.
+    let segment = tables::SegmentId::new(2).unwrap();
+    world.left.station(segment, VM6.0, vif);
+    world.left.receive(vif, &next);
+    assert_eq!((of_vif3(&world), world.left.flows.occupancy()), (1, before));
+}

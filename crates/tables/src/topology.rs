@@ -14,14 +14,19 @@ pub struct Topology {
     segments: Vec<Option<Segment>>,
     /// Tags of one trunk each; index 0 is "untagged".
     tags: Vec<(PortId, Box<[SegmentId; NUMBERS]>)>,
+    public: Option<PortId>,
 }
 
 impl Topology {
     /// Builds the tables from what there is. Members and tags follow from ports and segments.
     #[must_use]
     pub fn new(ports: Vec<Port>, segments: Vec<Segment>) -> Self {
-        let mut topology =
-            Self { ports: vec![None; NUMBERS], segments: vec![None; NUMBERS], tags: Vec::new() };
+        let mut topology = Self {
+            ports: vec![None; NUMBERS],
+            segments: vec![None; NUMBERS],
+            tags: Vec::new(),
+            public: ports.iter().filter(|port| port.public).map(|port| port.id).min(),
+        };
         for segment in segments {
             if let Some(uplink) = segment.uplink {
                 topology.tag(uplink.port, uplink.vlan.unwrap_or(0), segment.id);
@@ -61,6 +66,12 @@ impl Topology {
     #[must_use]
     pub fn mac(&self, id: PortId) -> MacAddr {
         self.port(id).map_or(MacAddr::ZERO, |port| port.mac)
+    }
+
+    /// The node's public NIC; the first, if floating addresses are answered for on more.
+    #[must_use]
+    pub fn public(&self) -> Option<PortId> {
+        self.public
     }
 
     /// The segment of this number.
