@@ -4,8 +4,9 @@ use af_xdp::Frame;
 use conntrack::Event;
 use conntrack::layout::NEXT_HOP;
 use pipeline::{DropReason, Learner, Verdict};
-use tables::{Egress, Port, PortId, Segment, SegmentId, Snapshot, Topology};
+use tables::{Egress, GATEWAY_MAC, Port, PortId, Segment, SegmentId, Snapshot, Topology};
 use wire::fragment::Cut;
+use wire::rewrite::set_macs;
 use wire::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, vlan};
 
 use crate::worker::Engine;
@@ -78,7 +79,11 @@ impl Engine {
                 continue;
             };
             let uplink = segment.uplink.filter(|uplink| uplink.port == port.id);
-            let whole = copy.copy_from(frame.bytes())
+            let copied = copy.copy_from(frame.bytes());
+            if uplink.is_some() {
+                name_the_node(&mut copy, port);
+            }
+            let whole = copied
                 && uplink.and_then(|uplink| uplink.vlan).is_none_or(|vlan| tag(&mut copy, vlan));
             if whole && payload <= usize::from(port.mtu) {
                 self.send(port, copy);
@@ -137,6 +142,21 @@ impl Engine {
     fn refuse(&mut self, port: PortId, frame: Frame) {
         self.counters.not_sent(port);
         self.pool.give(frame);
+    }
+}
+
+/// What the host says to all as the gateway leaves by the trunk in the node's own name: other
+/// nodes have that gateway too.
+fn name_the_node(frame: &mut Frame, port: &Port) {
+    let (head, len) = (frame.head(), frame.len());
+    let Some(bytes) = frame.chunk_mut().get_mut(head..head + len) else { return };
+    let Some((dst, src)) = bytes.get(..12).and_then(|macs| macs.split_at_checked(6)) else {
+        return;
+    };
+    if src == GATEWAY_MAC.0
+        && let Ok(dst) = dst.try_into()
+    {
+        set_macs(bytes, MacAddr(dst), port.mac);
     }
 }
 

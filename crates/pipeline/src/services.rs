@@ -57,12 +57,14 @@ impl Pipeline<'_> {
     fn hear(&mut self, packet: &Packet<'_>, said: &Arp, mine: MacAddr) -> Step<()> {
         let (segment, address, mac) = (packet.segment, said.sender, said.sender_mac);
         let for_us = said.operation == REPLY && packet.headers.dst == mine;
+        let kind = self.tables.topology.port(packet.ingress).map(|port| port.kind);
         let moved = match self.tables.neighbours.find(segment, address) {
-            Some(Neighbour::At(known)) => known != mac,
+            // A guest of this node does not speak for somebody of another.
+            Some(Neighbour::At(known)) => known != mac && kind == Some(PortKind::Trunk),
             Some(Neighbour::Failed) => true,
             None => false,
         };
-        if (for_us || moved) && !self.is_from_host(packet) {
+        if (for_us || moved) && kind != Some(PortKind::Host) {
             self.learner.heard(segment, address, mac);
         }
         if for_us { Err(Verdict::Taken) } else { Ok(()) }

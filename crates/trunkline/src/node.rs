@@ -132,6 +132,7 @@ impl Node {
         if vifs.is_empty() {
             return;
         }
+        self.public.floats_changed = true;
         let stamp = self.next_stamp();
         for vif in vifs {
             if let Some(plugged) = self.ports.get_mut(&vif).and_then(|port| port.plugged.as_mut()) {

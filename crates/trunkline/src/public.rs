@@ -25,9 +25,9 @@ pub(crate) struct Public {
     hops: Vec<(PortId, Ipv4Addr)>,
     /// Something changed since the last look.
     pub(crate) stale: bool,
+    /// The floats the host is led to are not those that are here any more.
+    pub(crate) floats_changed: bool,
     owned: BTreeMap<Ipv4Net, Owned>,
-    /// Floating addresses led to a host port, with its interface.
-    host_routes: BTreeSet<(Ipv4Addr, u32)>,
 }
 
 impl Public {
@@ -197,6 +197,7 @@ impl Node {
 
     /// Leads what the host itself sends to a floating address of the node into the VM's segment.
     pub(crate) async fn lead_host_to_floats(&mut self) -> Result<()> {
+        self.public.floats_changed = false;
         let nat = self.publisher.current().nat.clone();
         let links = self.links.list().await?;
         let foot = |segment| {
@@ -223,7 +224,6 @@ impl Node {
         for (address, interface) in wanted.difference(&there) {
             self.links.add_host_route(*address, *interface).await?;
         }
-        self.public.host_routes = wanted;
         Ok(())
     }
 }

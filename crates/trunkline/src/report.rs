@@ -51,7 +51,7 @@ impl Node {
     }
 
     fn all_warnings(&self) -> Vec<String> {
-        let mut warnings = self.warnings.clone();
+        let mut warnings = [&self.warnings[..], &self.model.warnings].concat();
         for port in self.ports.values() {
             if let Some(refusal) = &port.refusal {
                 warnings.push(format!("{} is not plugged: {refusal}", port.name));

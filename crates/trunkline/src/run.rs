@@ -99,12 +99,7 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
                     bail!("a worker ended by itself; this is a bug: please report what it said above");
                 }
             }
-            _ = pass.tick(), if node.has_pending() || node.public.stale => {
-                if node.public.stale {
-                    node.look_at_public().await?;
-                }
-                node.make_pass();
-            }
+            _ = pass.tick(), if node.has_work() => node.work().await?,
         }
     }
     tracing::info!("stopped; programs and interfaces stay: `trunkline detach` takes them away");
@@ -131,6 +126,22 @@ pub(crate) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
 }
 
 impl Node {
+    /// Whether something waits to be done for many changes at once.
+    fn has_work(&self) -> bool {
+        self.has_pending() || self.public.stale || self.public.floats_changed
+    }
+
+    async fn work(&mut self) -> Result<()> {
+        if self.public.stale {
+            self.look_at_public().await?;
+        }
+        if self.public.floats_changed {
+            self.lead_host_to_floats().await?;
+        }
+        self.make_pass();
+        Ok(())
+    }
+
     async fn answer(&mut self, request: Request) {
         // Who asked may have gone; that is no concern of ours.
         match request {

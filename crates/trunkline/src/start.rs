@@ -54,7 +54,7 @@ pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatc
 async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     let links = Links::connect()?;
     let (there, watch) = links.watch().await?;
-    let mut warnings = model.warnings.clone();
+    let mut warnings = Vec::new();
     let nics = judge_nics(&model, &there, &links, &mut warnings).await?;
     let plans: Vec<QueuePlan> = nics.iter().map(|nic| nic.plan.clone()).collect();
     let workers = workers::count(&model.tuning, &plans);
@@ -80,9 +80,10 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         .ensure_punt_link(workers as u32, largest_mtu(&model, &nics) + PUNT_OVERHEAD, &model.node)
         .await?;
 
-    if model.routing_source_ip.is_some() {
-        kernel.reserve_ports(model.nat.ports.first..=model.nat.ports.last)?;
-    }
+    // Without a shared source address an empty range: what an earlier run reserved is given back.
+    let ports = model.nat.ports;
+    let last = if model.routing_source_ip.is_some() { ports.last } else { ports.first - 1 };
+    kernel.reserve_ports(ports.first..=last)?;
     let sender = PuntSender::open(punt.far.index).context("cannot open a packet socket")?;
 
     let mut names = Names::default();

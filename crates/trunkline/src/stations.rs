@@ -106,6 +106,14 @@ impl Node {
                 told.insert((self.names.segment(&network.name), entry.mac), port);
             }
         }
+        // Nobody else is the gateway: what is for it and is not routed is the host's.
+        for network in self.model.networks.iter().filter(|network| network.gateway.is_some()) {
+            let host = self.plugged(&control::netlink::host_port_name(&network.bridge));
+            if let Some(host) = host {
+                let segment = self.names.segment(&network.name);
+                told.insert((segment, tables::GATEWAY_MAC), host);
+            }
+        }
         let changed = self.stations.tell(&told);
         let ports = &self.ports;
         let gone = self.stations.forget_learned(|(segment, _), at| {

@@ -22,7 +22,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ),
     ("testkit", &["wire", "conntrack", "tables", "pipeline"]),
     ("xtask", &["pipeline"]),
-    ("benches", &[]),
+    ("benches", &["conntrack"]),
 ];
 
 /// Compares every crate's dependencies with [`LAYERS`].
