@@ -152,6 +152,16 @@ impl Table {
         self.at(claim.index).filter(|moved| moved.key() == key)
     }
 
+    /// Frees one line, if nothing of it has changed since `flow` was read: not its other direction
+    /// either, which may have moved meanwhile.
+    pub(crate) fn free_unchanged(&self, flow: &Flow) -> bool {
+        let freed = self.lines[flow.index as usize].free(flow.words[0]);
+        if freed && !flow.is_reply() {
+            self.counts.leave(flow.key());
+        }
+        freed
+    }
+
     /// Frees one line, if it still is of the same install as `flow`.
     pub(crate) fn free(&self, flow: &Flow) -> bool {
         while let Glance::Live(now) = self.settled(flow.index) {

@@ -179,7 +179,7 @@ impl Table {
             // Half-way through an install or a change; the next pass sees more.
             Some(Glance::Passing) => return,
             _ => {
-                swept.halves += u32::from(self.free(flow));
+                swept.halves += u32::from(self.free_unchanged(flow));
                 return;
             }
         };

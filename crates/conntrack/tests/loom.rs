@@ -5,7 +5,9 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)] // tests
 
-use conntrack::{Flow, FlowKey, InstallError, Installed, NewLine, Rewrite, Table, layout};
+use conntrack::{
+    Cursor, Flow, FlowKey, InstallError, Installed, NewLine, Rewrite, Table, Timeouts, layout,
+};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -410,5 +412,21 @@ fn a_flow_that_moves_while_it_is_removed_leaves_nothing_or_everything() {
         let moved = other.join().unwrap();
         assert!(removed || moved, "one of both gets its way");
         assert_whole(&table, u32::from(!removed));
+    });
+}
+
+#[test]
+fn a_sweep_beside_a_move_takes_no_line_for_a_half() {
+    model(|| {
+        let table = table();
+        let (flow, _) = new(install(&table, 8, 1));
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || table.move_to(&flow, 24, 1).unwrap())
+        };
+        let mut cursor = Cursor::new(&table, 0, 1, 1);
+        table.sweep(&mut cursor, table.len(), 1, &Timeouts::default(), |_| {});
+        other.join().unwrap();
+        assert_whole(&table, 1);
     });
 }

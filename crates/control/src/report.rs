@@ -81,6 +81,9 @@ pub struct Verdicts {
     pub reply: u64,
     /// Handed to the host's stack.
     pub host: u64,
+    /// For the node itself: answers to its own questions.
+    #[serde(default)]
+    pub taken: u64,
 }
 
 /// Reloads since the start.

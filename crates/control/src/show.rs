@@ -51,8 +51,8 @@ pub fn status(status: &Status) -> String {
     line(
         "verdicts",
         format!(
-            "forward {}, flood {}, reply {}, host {}",
-            verdicts.forward, verdicts.flood, verdicts.reply, verdicts.host
+            "forward {}, flood {}, reply {}, host {}, taken {}",
+            verdicts.forward, verdicts.flood, verdicts.reply, verdicts.host, verdicts.taken
         ),
     );
     line("drops", reasons(&status.drops));

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use control::neighbours::{Ask, Change};
 use ipnet::Ipv4Net;
-use tables::{Link, Nat, PortId, Segment};
+use tables::{Float, Link, PortId, Segment, Snapshot};
 use wire::{MacAddr, Station, arp, ethertype, vlan};
 
 use crate::node::Node;
@@ -76,33 +76,46 @@ impl Node {
             let named = if on_trunk && gateway.shared { [0; 4] } else { gateway.address };
             let sender = Station { mac: tables.topology.mac(*port), address: named };
             let question = arp::request(sender, address, ask.to.unwrap_or(MacAddr::BROADCAST));
-            self.send_into(segment, *port, &question);
+            let sent = self.sender.send(port.get(), &as_it_leaves(segment, *port, &question));
+            if let Err(error) = sent {
+                tracing::debug!(port = port.get(), %error, "a question was not sent");
+            }
         }
     }
 
-    /// Sends a frame of the node's own out of a port of a segment.
-    fn send_into(&self, segment: &Segment, port: PortId, frame: &[u8]) {
-        let tag = segment.uplink.filter(|_| is_uplink(segment, port)).and_then(|way| way.vlan);
-        let sent = match tag {
-            Some(tag) => self.sender.send(port.get(), &tagged(frame, tag)),
-            None => self.sender.send(port.get(), frame),
-        };
-        if let Err(error) = sent {
-            tracing::debug!(port = port.get(), %error, "a frame of the node's own was not sent");
-        }
-    }
-
-    /// Has floating addresses announced that were not there before.
-    pub(crate) fn announce_floats(&mut self, before: &Nat, now: &Nat) {
+    /// Has addresses announced that were not there before (nova's `send_arp_for_ha`): floating
+    /// ones on the public side, gateways in their segments.
+    pub(crate) fn announce_new(&mut self, before: &Snapshot, now: &Snapshot) {
         if self.model.announcements == 0 {
             return;
         }
-        for float in now.floats().filter(|float| before.float(float.address) != Some(float)) {
-            let mac = self.publisher.current().topology.mac(float.port);
-            let frame = arp::gratuitous(Station { mac, address: float.address }).to_vec();
-            let left = self.model.announcements;
-            self.announcements.push(Announcement { port: float.port, frame, left });
+        let known = |float: &Float| before.nat.float(float.address) == Some(float);
+        for float in now.nat.floats().filter(|float| !known(float)) {
+            let mac = now.topology.mac(float.port);
+            let frame = arp::gratuitous(Station { mac, address: float.address });
+            self.announce_by(float.port, frame.to_vec());
         }
+        for segment in now.topology.segments() {
+            let Some(gateway) = segment.gateway else { continue };
+            let was = before.topology.segment(segment.id);
+            let was = was.filter(|was| was.gateway == segment.gateway);
+            let told = was.map_or(&[][..], |was| &was.members);
+            for port in segment.members.iter().filter(|port| !told.contains(port)) {
+                // On the trunk others have a shared gateway's address as well.
+                let on_trunk = is_uplink(segment, *port);
+                if *port == segment.host || (on_trunk && gateway.shared) {
+                    continue;
+                }
+                let mac = now.topology.mac(*port);
+                let frame = arp::gratuitous(Station { mac, address: gateway.address });
+                self.announce_by(*port, as_it_leaves(segment, *port, &frame));
+            }
+        }
+    }
+
+    fn announce_by(&mut self, port: PortId, frame: Vec<u8>) {
+        let left = self.model.announcements;
+        self.announcements.push(Announcement { port, frame, left });
     }
 
     fn announce(&mut self) {
@@ -142,9 +155,11 @@ fn is_uplink(segment: &Segment, port: PortId) -> bool {
     segment.uplink.is_some_and(|uplink| uplink.port == port)
 }
 
-fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
+/// A frame of the node's own as it leaves by a port of a segment: tagged on the trunk.
+fn as_it_leaves(segment: &Segment, port: PortId, frame: &[u8]) -> Vec<u8> {
+    let tag = segment.uplink.filter(|_| is_uplink(segment, port)).and_then(|way| way.vlan);
     let mut room = vec![0; wire::TAG_LEN + frame.len()];
     room[wire::TAG_LEN..].copy_from_slice(frame);
-    let start = vlan::push(&mut room, wire::TAG_LEN, ethertype::VLAN, tag);
+    let start = tag.and_then(|tag| vlan::push(&mut room, wire::TAG_LEN, ethertype::VLAN, tag));
     room.split_off(start.unwrap_or(wire::TAG_LEN))
 }

@@ -111,7 +111,7 @@ impl Node {
         };
         self.put_in_force(after);
         let after = self.publisher.current();
-        self.announce_floats(&before.nat, &after.nat);
+        self.announce_new(&before, &after);
     }
 
     fn topology(&self) -> Topology {

@@ -42,6 +42,7 @@ impl Node {
                 flood: self.workers.sum(|counters| &counters.flood),
                 reply: self.workers.sum(|counters| &counters.reply),
                 host: self.workers.sum(|counters| &counters.host),
+                taken: self.workers.sum(|counters| &counters.taken),
             },
             drops,
             hooks: hooks.map(|port| (port.name.clone(), port.hook.clone())).collect(),

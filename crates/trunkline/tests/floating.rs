@@ -74,3 +74,20 @@ fn a_tcp_connection_of_the_old_association_does_not_go_on() {
     assert_eq!((at.stop().len(), out.stop().len()), (0, 0));
     drop((client, server));
 }
+
+#[test]
+fn a_gateway_announces_itself_to_its_vms_and_as_the_node_on_the_trunk() {
+    let lab = Lab::up(&[]);
+    let at = lab.capture("vm2", "eth0", "arp and arp[6:2] = 2");
+    let wire = lab.capture("switch", "left-eth0", "vlan 100 and arp");
+    let pid = nix::unistd::Pid::from_raw(lab.pid("left"));
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+    lab.restart("left");
+    std::thread::sleep(Duration::from_secs(4));
+    let (at, wire) = (at.stop(), wire.stop());
+    let told = |lines: &[String], what: &str| lines.iter().filter(|l| l.contains(what)).count();
+    assert_eq!(told(&at, "10.0.0.1 is-at 02:74:6c:00:00:01"), 3, "{at:?}");
+    let link = lab.run("left", "ip", &["-o", "link", "show", "eth0"]);
+    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
+    assert_eq!(told(&wire, &format!("10.0.0.1 is-at {mac}")), 3, "{wire:?}");
+}

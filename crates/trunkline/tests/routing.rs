@@ -163,6 +163,15 @@ fn the_hosts_own_traffic_goes_on_beside_the_tenants() {
         let lab = Lab::up(flags);
         lab.pings("left", "8.8.8.8");
         lab.pings("inet", "91.207.15.105");
+        // What cannot be told apart on the NIC comes back: fragments and ICMP errors.
+        for (from, to) in [("left", "8.8.8.8"), ("inet", "91.207.15.105")] {
+            let large = ["-n", "-q", "-c", "5", "-i", "0.1", "-W", "1", "-s", "4000", to];
+            let said = lab.exec(from, "ping", &large);
+            assert!(said.text.contains(" 0% packet loss"), "{from}, hook {hook}: {said:?}");
+        }
+        let said = lab.run("left", "traceroute", &["-n", "-q", "1", "-N", "1", "8.8.8.8"]);
+        assert!(said.lines().nth(1).unwrap().contains("8.8.8.8"), "hook {hook}: {said}");
+        assert!(lab.ctl("left", &["status"])["verdicts"]["host"].as_u64() > Some(10));
         // The host and VMs of both nodes reach each other, and the host's services are there.
         for to in ["10.0.0.3", "10.0.0.6", "10.1.0.3", "10.1.0.4"] {
             lab.pings("left", to);
