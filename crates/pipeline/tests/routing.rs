@@ -524,3 +524,28 @@ fn a_vm_that_moves_to_this_node_takes_its_connections_along_and_a_forger_does_no
     world.left.receive(vif, &next);
     assert_eq!((of_vif3(&world), world.left.flows.occupancy()), (1, before));
 }
+
+#[test]
+fn where_a_network_asks_for_it_a_new_connection_offers_smaller_segments() {
+    let mut world = World::routed("clamp", false);
+    let mut segments: Vec<tables::Segment> =
+        world.left.tables.topology.segments().cloned().collect();
+    segments[1].clamp_mss = Some(1300);
+    let ports = world.left.tables.topology.ports().cloned().collect();
+    world.left.tables.topology = std::sync::Arc::new(tables::Topology::new(ports, segments));
+    let mut header = etherparse::TcpHeader::new(4000, 22, 1, 65000);
+    header.syn = true;
+    header.set_options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1460)]).unwrap();
+    let syn = |to: (MacAddr, [u8; 4])| {
+        let mut frame = Vec::new();
+        let builder = etherparse::PacketBuilder::ethernet2(VM1.0.0, to.0.0);
+        builder.ipv4(VM1.1, to.1, 64).tcp_header(header.clone()).write(&mut frame, &[]).unwrap();
+        frame
+    };
+    let mss = |sent: &Sent| {
+        hop(&sent.frame);
+        u16::from_be_bytes([sent.frame[56], sent.frame[57]])
+    };
+    assert_eq!(mss(one(&world.send(1, &syn(gateway(VM3.1))))), 1300, "into that network");
+    assert_eq!(mss(one(&world.send(1, &syn((VM2.0, VM2.1))))), 1460, "and not within another");
+}

@@ -151,6 +151,9 @@ fn traceroute_and_path_mtu_discovery_work_through_the_translation() {
         eprintln!("hook {hook}");
         let lab = Lab::up(flags);
         let _narrow = Narrow::behind(&lab);
+        // A hairpin has the gateway on its way as well.
+        let text = lab.run("vm2", "traceroute", &["-n", "-q", "1", "-I", "91.208.23.11"]);
+        assert!(text.contains("1  10.0.0.1") && text.contains("2  91.208.23.11"), "{text}");
         for vm in ["vm1", "vm2"] {
             for probe in ["-U", "-I", "-T"] {
                 let text =
