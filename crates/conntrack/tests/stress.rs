@@ -91,6 +91,24 @@ fn no_read_is_torn_by_a_writer_that_never_rests() {
     });
 }
 
+/// Whose turn it is. A thread that panics goes on to the end, so that nobody waits for it.
+struct Turn<'a>(&'a AtomicU64);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1 << 32, Ordering::AcqRel);
+    }
+}
+
+/// Waits on the processor, but not for long: the other thread may need this very one.
+fn wait_until(condition: impl Fn() -> bool) {
+    let mut spins = 0;
+    while !condition() {
+        spins += 1;
+        if spins < 1000 { std::hint::spin_loop() } else { thread::yield_now() }
+    }
+}
+
 /// Two installers in lock step, each time with one key; the trial of a mere compare-and-swap on a
 /// free line left two live lines for 78 % of them.
 #[test]
@@ -98,19 +116,17 @@ fn two_installers_of_each_of_100_000_keys_never_make_two_lines() {
     const KEYS: u32 = 100_000;
     let table = Table::in_memory(Table::lines_for(KEYS as usize), 12);
     let (start, made) = (Barrier::new(2), Mutex::new([0u32; 3]));
-    let turn = AtomicU64::new(0);
+    let turns = AtomicU64::new(0);
     thread::scope(|scope| {
         for me in 0..2u64 {
-            let (table, start, made, turn) = (&table, &start, &made, &turn);
+            let (table, start, made, turn) = (&table, &start, &made, Turn(&turns));
             scope.spawn(move || {
                 let mut counts = [0; 3];
                 start.wait();
                 for number in 0..KEYS {
                     // Both begin a key at the same moment: who comes second lets the first go.
-                    turn.fetch_add(1, Ordering::AcqRel);
-                    while turn.load(Ordering::Acquire) < u64::from(number + 1) * 2 {
-                        std::hint::spin_loop();
-                    }
+                    turn.0.fetch_add(1, Ordering::AcqRel);
+                    wait_until(|| turn.0.load(Ordering::Acquire) >= u64::from(number + 1) * 2);
                     let octets = number.to_be_bytes();
                     let ask = FlowKey::ipv4(
                         [10, octets[1], octets[2], octets[3]],
@@ -143,6 +159,7 @@ fn two_installers_of_each_of_100_000_keys_never_make_two_lines() {
                             // The other lost its processor.
                             Err(InstallError::Contended) => {
                                 counts[2] += 1;
+                                thread::yield_now();
                                 continue;
                             }
                             Err(why) => panic!("{why}"),
