@@ -33,17 +33,16 @@ int punt(struct xdp_md *ctx)
 }
 
 /*
- * Hands a frame to the stack of the NIC it came by. If a program of the NIC meets it there once
- * more, that one must let it by: tc by a mark, generic XDP by what is put before the frame.
- * Native XDP is not met, and nobody would take a mark off.
+ * Hands a frame to the stack of the NIC it came by. The NIC's tc program meets it there once more,
+ * and lets it by for its mark; so does generic XDP, for what is put before the frame. Native XDP
+ * is not met.
  */
 static __always_inline int to_host(struct __sk_buff *skb, const struct port *port,
 				   struct counters *row, __u32 frames)
 {
 	struct settings *node = node_settings();
 
-	if (port->hook == HOOK_TC)
-		skb->mark = MARK_HOST;
+	skb->mark = MARK_HOST;
 	if (port->hook == HOOK_GENERIC &&
 	    (!node || bpf_skb_change_head(skb, sizeof(node->pass), 0) ||
 	     bpf_skb_store_bytes(skb, 0, &node->pass, sizeof(node->pass), 0))) {

@@ -2,10 +2,13 @@
 /*
  * forward: the program on every port, as XDP and as tc, whatever the port is.
  *
- * A frame from a vif or a host port goes up to the workers. One from a NIC goes up if its VLAN is
- * a segment's, or if the NIC is public and its packet is for an address of ours; everything else
- * on a NIC is the host's and passes. Up is the NIC's AF_XDP socket where the NIC has XDP, and the
- * punt link for all others: outer 802.1ad tag with the port's number, then into tl-punt0.
+ * What belongs to a segment, or comes by a public NIC, and has a line that may be replayed, is
+ * rewritten and sent on here. Of the rest a frame from a vif or a host port goes up to the
+ * workers. One from a NIC goes up if its VLAN is a segment's, or if the NIC is public and its
+ * packet is for an address of ours; everything else on a NIC is the host's and passes.
+ *
+ * On a port with XDP there is the tc program as well: it replays what XDP lets pass because XDP
+ * cannot send it there, and what it cannot replay goes the same ways as elsewhere.
  *
  * What is ours and cannot go up is dropped and counted, never passed: a host that forwards would
  * route it past everything the workers decide.
@@ -13,9 +16,10 @@
 #include "lookup.h"
 #include "maps.h"
 #include "parse.h"
-
-/* Two CPUs may want to pay from one bucket at once; who lost this often drops. */
-#define BUCKET_TRIES 8
+#include "replay.h"
+#include "replay_tc.h"
+#include "replay_xdp.h"
+#include "up.h"
 
 /* A vif or host port: all its frames are ours. */
 static __always_inline int goes_up_always(const struct port *port)
@@ -23,26 +27,37 @@ static __always_inline int goes_up_always(const struct port *port)
 	return port->kind == PORT_VIF || port->kind == PORT_HOST;
 }
 
-/* Whether the frames of a NIC's VLAN, 0 for untagged, belong to a segment that is up. */
-static __always_inline int is_segments(const struct port *port, int vlan)
+/* Finds the segment of a frame that came by this port in this VLAN, 0 for untagged. */
+static __always_inline void find_segment(struct arrival *from, int vlan)
 {
-	struct vlan_key key = { .port = port->number, .vlan = vlan };
+	struct vlan_key key = { .port = from->port->number, .vlan = vlan };
 	struct segment *segment;
-	__u32 *number;
+	__u32 number, *of_vlan;
 
-	if (vlan < 0)
-		return 0;
-	number = bpf_map_lookup_elem(&vlans, &key);
-	if (!number)
-		return 0;
-	segment = bpf_map_lookup_elem(&segments, number);
-	return segment && segment->flags & SEGMENT_UP;
+	if (goes_up_always(from->port)) {
+		number = vlan ? 0 : from->port->segment;
+	} else {
+		of_vlan = vlan < 0 ? NULL : bpf_map_lookup_elem(&vlans, &key);
+		number = of_vlan ? *of_vlan : 0;
+	}
+	segment = number ? bpf_map_lookup_elem(&segments, &number) : NULL;
+	if (!segment || !(segment->flags & SEGMENT_UP))
+		return;
+	from->segment = segment;
+	from->number = number;
 }
 
 /* Whether packets of this NIC may be for an address of ours: in no VLAN, and no segment's. */
 static __always_inline int may_be_owned(const struct port *port, int vlan)
 {
 	return port->flags & PORT_IS_PUBLIC && vlan == 0;
+}
+
+static __always_inline int has_line(const struct port *port, const struct packet *packet)
+{
+	struct key key = ipv4_key(port, PUBLIC_ZONE, packet);
+
+	return find_line(&key) != NULL;
 }
 
 /*
@@ -62,91 +77,20 @@ static __always_inline int is_owned(const struct port *port, const struct packet
 		return packet->kind != PACKET_ARP;
 	case OWNED_SNAT:
 		if (packet->kind == PACKET_FLOW)
-			return line_of_public(port, packet) != NULL;
+			return has_line(port, packet);
 		return packet->kind == PACKET_FRAGMENT || packet->kind == PACKET_ICMP_ERROR;
 	}
 	return 0;
 }
 
-/*
- * Pays for frames from the port's bucket; false if there is not enough in it.
- *
- * The bucket is one number, the moment until which everything is paid for (GCRA): each frame
- * moves it on by punt_cost, it may lie at most at now, and it is never further back than
- * punt_burst. So one compare-and-swap does it, without a lock. A packet of more frames than the
- * bucket holds is let through a full one, and the debt is waited for.
- */
-static __always_inline int pay(const struct port *port, __u32 frames)
+/* Whether to look for a line at all: for what is no segment's, only if it has addresses. */
+static __always_inline int may_replay(const struct arrival *from, int vlan)
 {
-	__u32 number = port->number;
-	struct bucket *bucket;
-	__u64 now, floor;
+	const struct packet *packet = &from->packet;
 
-	if (!port->punt_cost)
-		return 1;
-	bucket = bpf_map_lookup_elem(&buckets, &number);
-	if (!bucket)
+	if (!replays || !packet->replays || !may_speak(from))
 		return 0;
-	now = bpf_ktime_get_ns();
-	floor = now > port->punt_burst ? now - port->punt_burst : 0;
-	for (int try = 0; try < BUCKET_TRIES; try++) {
-		__u64 paid = *(volatile __u64 *)&bucket->paid;
-		__u64 from = paid > floor ? paid : floor;
-		__u64 next = from + (__u64)port->punt_cost * frames;
-
-		if (next > now && from != floor)
-			return 0;
-		if (__sync_val_compare_and_swap(&bucket->paid, paid, next) == paid)
-			return 1;
-	}
-	return 0;
-}
-
-static __always_inline int drop_xdp(struct counters *row, __u32 reason)
-{
-	row->drops[reason]++;
-	return XDP_DROP;
-}
-
-/* Up by the NIC's own socket for this queue. */
-static __always_inline int to_socket(struct xdp_md *ctx, const struct port *port,
-				     struct counters *row)
-{
-	__u32 queue = ctx->rx_queue_index;
-
-	// Beyond its queues lie the sockets of another NIC.
-	if (queue >= port->queues ||
-	    bpf_redirect_map(&sockets, port->sockets + queue, XDP_DROP) != XDP_REDIRECT)
-		return drop_xdp(row, DROP_NO_DAEMON);
-	row->punted++;
-	return XDP_REDIRECT;
-}
-
-/* Up by the punt link. */
-static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *port,
-				       struct counters *row)
-{
-	__u32 *words;
-	__be16 *tag;
-
-	if (!pay(port, 1))
-		return drop_xdp(row, DROP_PUNT_RATE);
-	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(struct vlan_tag)))
-		return drop_xdp(row, DROP_NO_ROOM);
-	words = (void *)(long)ctx->data;
-	tag = (void *)(words + 3);
-	if ((void *)(words + 4) > (void *)(long)ctx->data_end)
-		return drop_xdp(row, DROP_MALFORMED);
-	// Both addresses move into the new room, and the tag behind them.
-	words[0] = words[1];
-	words[1] = words[2];
-	words[2] = words[3];
-	tag[0] = bpf_htons(ETH_P_8021AD);
-	tag[1] = bpf_htons(port->number);
-	if (bpf_redirect_map(&punts, 0, XDP_DROP) != XDP_REDIRECT)
-		return drop_xdp(row, DROP_NO_DAEMON);
-	row->punted++;
-	return XDP_REDIRECT;
+	return from->segment || (may_be_owned(from->port, vlan) && packet->kind == PACKET_FLOW);
 }
 
 /*
@@ -169,6 +113,8 @@ int forward_xdp(struct xdp_md *ctx)
 {
 	struct port *port = port_on(ctx->ingress_ifindex);
 	struct counters *row = counters_of(port ? port->number : 0);
+	struct arrival from = { .port = port };
+	struct way way = {};
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	int vlan;
@@ -187,50 +133,38 @@ int forward_xdp(struct xdp_md *ctx)
 	vlan = vlan_in_frame(data, end);
 	if (vlan == VLAN_CUT)
 		return drop_xdp(row, DROP_MALFORMED);
+	find_segment(&from, vlan);
+	parse(data, end, end - data, &from.packet);
+	read_macs(data, end, &from);
+	from.length = end - data - from.packet.l3;
+	if (may_replay(&from, vlan) && find_way(&from, &way)) {
+		// What XDP cannot send there, the tc program behind it can.
+		if (way.egress->flags & PORT_TAKES_XDP)
+			return replay_xdp(ctx, &from, &way, row);
+		return XDP_PASS;
+	}
 	if (goes_up_always(port))
 		return to_punt_xdp(ctx, port, row);
-	if (is_segments(port, vlan))
+	if (from.segment || (may_be_owned(port, vlan) && is_owned(port, &from.packet)))
 		return to_socket(ctx, port, row);
-	if (may_be_owned(port, vlan)) {
-		struct packet packet = {};
-
-		parse(data, end, &packet);
-		if (is_owned(port, &packet))
-			return to_socket(ctx, port, row);
-	}
 	row->passed++;
 	return XDP_PASS;
 }
 
-static __always_inline int drop_tc(struct counters *row, __u32 reason, __u32 frames)
+/* A packet's length, or that of the longest frame it will be cut into, behind Ethernet. */
+static __always_inline __u32 length_of(struct __sk_buff *skb, const struct packet *packet)
 {
-	row->drops[reason] += frames;
-	return TC_ACT_SHOT;
+	return skb->gso_size ? skb->gso_size + packet->headers : skb->len - sizeof(struct ethhdr);
 }
 
-/* Up by the punt link. A tag that the kernel holds beside the frame goes into it, behind ours. */
-static __always_inline int to_punt_tc(struct __sk_buff *skb, const struct port *port,
-				      struct counters *row, __u32 frames)
-{
-	struct settings *node = node_settings();
-
-	if (!node || !node->punt)
-		return drop_tc(row, DROP_NO_DAEMON, frames);
-	if (!pay(port, frames))
-		return drop_tc(row, DROP_PUNT_RATE, frames);
-	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021AD), port->number))
-		return drop_tc(row, DROP_NO_ROOM, frames);
-	row->punted += frames;
-	return bpf_redirect(node->punt, 0);
-}
-
-SEC("tc")
-int forward_tc(struct __sk_buff *skb)
+static __always_inline int forward_skb(struct __sk_buff *skb)
 {
 	struct port *port = port_on(skb->ifindex);
 	struct counters *row = counters_of(port ? port->number : 0);
+	struct arrival from = { .port = port };
 	__u32 frames = frames_of(skb);
-	int vlan;
+	struct way way = {};
+	int vlan, first;
 
 	if (!row)
 		return TC_ACT_SHOT;
@@ -239,24 +173,50 @@ int forward_tc(struct __sk_buff *skb)
 		skb->mark = 0;
 		return TC_ACT_UNSPEC;
 	}
-	row->rx_packets += frames;
-	row->rx_bytes += skb->len;
+	// Behind XDP it has been counted.
+	first = !port || port->hook == HOOK_TC || port->hook == HOOK_NONE;
+	if (first) {
+		row->rx_packets += frames;
+		row->rx_bytes += skb->len;
+	}
 	if (!port)
 		return drop_tc(row, DROP_NO_PORT, frames);
 	vlan = vlan_of_skb(skb);
 	if (vlan == VLAN_CUT)
 		return drop_tc(row, DROP_MALFORMED, frames);
-	if (goes_up_always(port) || is_segments(port, vlan))
+	find_segment(&from, vlan);
+	parse_skb(skb, &from.packet);
+	read_macs((void *)(long)skb->data, (void *)(long)skb->data_end, &from);
+	from.length = length_of(skb, &from.packet);
+	// A tag in the frame is one too many, if there is one beside it; else it is rare.
+	if (from.packet.l3 == L3_AT && may_replay(&from, vlan) && find_way(&from, &way))
+		return replay_tc(skb, &from, &way, row, frames);
+	if (goes_up_always(port) || from.segment ||
+	    (may_be_owned(port, vlan) && is_owned(port, &from.packet)))
 		return to_punt_tc(skb, port, row, frames);
-	if (may_be_owned(port, vlan)) {
-		struct packet packet = {};
-
-		parse_skb(skb, &packet);
-		if (is_owned(port, &packet))
-			return to_punt_tc(skb, port, row, frames);
-	}
-	row->passed += frames;
+	if (first)
+		row->passed += frames;
 	return TC_ACT_UNSPEC;
 }
+
+SEC("tc")
+int forward_tc(struct __sk_buff *skb)
+{
+	return forward_skb(skb);
+}
+
+#ifdef TRACED
+/* A test run gives a frame no tag beside it: this puts one there. */
+SEC("tc")
+int forward_tc_tagged(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct trace *trace = bpf_map_lookup_elem(&traces, &zero);
+
+	if (!trace || bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), trace->push))
+		return TC_ACT_SHOT;
+	return forward_skb(skb);
+}
+#endif
 
 char licence[] SEC("license") = "GPL";

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the node's tables say of a packet: whose its address is, and whether it has a line. */
+/* What the node's tables say of a packet: whose its address is, and which line is its. */
 #pragma once
 #include "maps.h"
 #include "parse.h"
 
 /* The zone of public ports. */
 #define PUBLIC_ZONE 0
+
+/* Said when the programs are loaded: the JIT makes numbers of them. */
+const volatile __u64 hash_key = 0; /* header.hash_key */
+const volatile __u32 line_count = LINE_HOME; /* header.lines */
+const volatile __u8 replays = 1;    /* 0: the workers do it all */
 
 /* What an address of the public side is to us; 0: nothing. */
 static __always_inline __u32 owned_as(__u32 address)
@@ -18,46 +23,53 @@ static __always_inline __u32 owned_as(__u32 address)
 	return kind ? *kind : 0;
 }
 
+/* What a line is found by. */
+struct key {
+	__u64 word1;
+	__u64 word2;
+};
+
+static __always_inline struct key ipv4_key(const struct port *port, __u16 zone,
+					   const struct packet *packet)
+{
+	return (struct key){
+		line_ipv4_word1(packet->source, packet->destination),
+		line_ipv4_word2(packet->sport, packet->dport, packet->protocol, port->number, zone),
+	};
+}
+
 /*
  * The line of that index if it has this key and is live, or claimed: to get a new path, or by who
  * installs the key. The loads are in the order of line.h. A line that changes behind them had the
  * key a moment ago, and that is all this says: who replays it must read it whole.
  */
-static __always_inline volatile struct line *line_with(__u32 index, __u64 word1, __u64 word2)
+static __always_inline volatile struct line *line_with(__u32 index, const struct key *key)
 {
 	volatile struct line *line = bpf_map_lookup_elem(&lines, &index);
 
 	if (!line || line_state(line->word[0]) == LINE_FREE)
 		return NULL;
-	return line->word[1] == word1 && line->word[2] == word2 ? line : NULL;
+	return line->word[1] == key->word1 && line->word[2] == key->word2 ? line : NULL;
 }
 
-/* The line with this key, usable or not; NULL if there is none. */
-static __always_inline volatile struct line *find_line(__u64 word1, __u64 word2)
+/*
+ * The line with this key, usable or not; NULL if there is none. A new line takes the first free
+ * place of the emptier home, so first places first.
+ */
+static __always_inline volatile struct line *find_line(const struct key *key)
 {
-	__u32 zero = 0;
-	struct header *table = bpf_map_lookup_elem(&header, &zero);
+	__u64 hash = line_hash(key->word1, key->word2, hash_key);
+	__u32 homes[] = { line_home(hash, 0, line_count), line_home(hash, 1, line_count) };
 	volatile struct line *line;
-	__u64 hash;
 
-	if (!table)
-		return NULL;
-	hash = line_hash(word1, word2, table->hash_key);
-	for (__u32 at = 0; at < 2 * LINE_HOME; at++) {
-		__u32 home = line_home(hash, at / LINE_HOME, table->lines);
-
-		line = line_with(home + at % LINE_HOME, word1, word2);
+#pragma unroll
+	for (__u32 place = 0; place < LINE_HOME; place++) {
+		line = line_with(homes[0] + place, key);
+		if (line)
+			return line;
+		line = line_with(homes[1] + place, key);
 		if (line)
 			return line;
 	}
 	return NULL;
-}
-
-/* The line of a packet that came by a public port. */
-static __always_inline volatile struct line *line_of_public(const struct port *port,
-							    const struct packet *packet)
-{
-	return find_line(line_ipv4_word1(packet->source, packet->destination),
-			 line_ipv4_word2(packet->sport, packet->dport, packet->protocol,
-					 port->number, PUBLIC_ZONE));
 }

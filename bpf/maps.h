@@ -45,9 +45,15 @@
 /* port.flags */
 #define PORT_PEER 1      /* a veth whose other end is in another namespace: bpf_redirect_peer */
 #define PORT_IS_PUBLIC 2 /* a NIC by which owned addresses are reached, trunk or not */
+#define PORT_TAKES_XDP 4 /* what XDP redirects to it arrives; to others tc redirects */
 
 /* segment.flags */
 #define SEGMENT_UP 1
+#define SEGMENT_GATEWAY 2  /* what is addressed to the port's own MAC is routed */
+#define SEGMENT_TAKEN_UP 4 /* and of what VMs send to another gateway, what is translated here */
+
+/* Next hops on the public side, by number. */
+#define HOPS 65536
 
 /* Prefixes in owned, and what they are to us. */
 #define OWNED 65536
@@ -75,7 +81,7 @@
 #define RESERVED_BYTES 8192
 
 /* header.layout: what all of this, and the lines, look like. */
-#define LAYOUT 2
+#define LAYOUT 3
 
 struct port {
 	__u32 ifindex;
@@ -86,12 +92,15 @@ struct port {
 	__u32 sockets; /* first slot of a NIC's sockets, one for each queue */
 	__u16 queues;
 	__u16 mtu;
-	__u8 mac[6];
-	__u16 spare;
+	__u8 mac[6];      /* the node's own: what is to be routed is addressed to it */
+	__u16 segment;    /* of a vif or host port */
+	__u32 stamp;      /* lines older than this are asked again */
 	__u32 punt_cost;  /* nanoseconds a frame costs; 0: as many as come */
+	__u8 station[6];  /* the only one behind a vif */
+	__u16 spare[3];
 	__u64 punt_burst; /* nanoseconds that can be saved up */
 };
-_Static_assert(sizeof(struct port) == 40, "port");
+_Static_assert(sizeof(struct port) == 56, "port");
 _Static_assert(__builtin_offsetof(struct port, number) == 4, "port.number");
 _Static_assert(__builtin_offsetof(struct port, kind) == 6, "port.kind");
 _Static_assert(__builtin_offsetof(struct port, hook) == 7, "port.hook");
@@ -100,8 +109,11 @@ _Static_assert(__builtin_offsetof(struct port, sockets) == 12, "port.sockets");
 _Static_assert(__builtin_offsetof(struct port, queues) == 16, "port.queues");
 _Static_assert(__builtin_offsetof(struct port, mtu) == 18, "port.mtu");
 _Static_assert(__builtin_offsetof(struct port, mac) == 20, "port.mac");
-_Static_assert(__builtin_offsetof(struct port, punt_cost) == 28, "port.punt_cost");
-_Static_assert(__builtin_offsetof(struct port, punt_burst) == 32, "port.punt_burst");
+_Static_assert(__builtin_offsetof(struct port, segment) == 26, "port.segment");
+_Static_assert(__builtin_offsetof(struct port, stamp) == 28, "port.stamp");
+_Static_assert(__builtin_offsetof(struct port, punt_cost) == 32, "port.punt_cost");
+_Static_assert(__builtin_offsetof(struct port, station) == 36, "port.station");
+_Static_assert(__builtin_offsetof(struct port, punt_burst) == 48, "port.punt_burst");
 
 /* Until when a port's frames are paid for, monotonic nanoseconds. A line of its own: ports must not slow each other. */
 struct bucket {
@@ -126,6 +138,13 @@ _Static_assert(sizeof(struct segment) == 8, "segment");
 _Static_assert(__builtin_offsetof(struct segment, vlan) == 2, "segment.vlan");
 _Static_assert(__builtin_offsetof(struct segment, flags) == 4, "segment.flags");
 
+struct hop {
+	__u8 mac[6];
+	__u16 known; /* 0: it is asked for, or does not answer */
+};
+_Static_assert(sizeof(struct hop) == 8, "hop");
+_Static_assert(__builtin_offsetof(struct hop, known) == 6, "hop.known");
+
 struct owned_key {
 	__u32 length; /* bits of the address that count */
 	__u8 address[4];
@@ -138,12 +157,14 @@ struct counters {
 	__u64 rx_bytes;
 	__u64 punted;
 	__u64 passed;
+	__u64 replayed;
 	__u64 tx_packets;
 	__u64 tx_bytes;
 	__u64 drops[DROPS];
 };
-_Static_assert(sizeof(struct counters) == (6 + DROPS) * 8, "counters");
-_Static_assert(__builtin_offsetof(struct counters, drops) == 48, "counters.drops");
+_Static_assert(sizeof(struct counters) == (7 + DROPS) * 8, "counters");
+_Static_assert(__builtin_offsetof(struct counters, replayed) == 32, "counters.replayed");
+_Static_assert(__builtin_offsetof(struct counters, drops) == 56, "counters.drops");
 
 struct settings {
 	__u32 punt;  /* ifindex of tl-punt0; 0: there is no punt link */
@@ -221,6 +242,14 @@ struct {
 	__type(value, struct segment);
 } segments SEC(".maps");
 
+/* By number of the next hop. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HOPS);
+	__type(key, __u32);
+	__type(value, struct hop);
+} hops SEC(".maps");
+
 /* IPv4 addresses of the public side, the longest prefix first. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -253,6 +282,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } punts SEC(".maps");
+
+/* The interfaces of ports that take what XDP redirects, by port number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} devices SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

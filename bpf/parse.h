@@ -5,9 +5,14 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+
+#include "line.h"
 
 #define VLAN_ID 0x0fff
 #define VLAN_FOREIGN -1 /* tagged, but not with an 802.1Q tag */
@@ -87,6 +92,13 @@ _Static_assert(sizeof(struct icmp) == 8, "icmp");
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 
+/* The flag byte of TCP (RFC 9293) and where it is. */
+#define TCP_FIN 1
+#define TCP_SYN 2
+#define TCP_RST 4
+#define TCP_OFFSET_AT 12
+#define TCP_FLAGS_AT 13
+
 /* ARP for IPv4 over Ethernet (RFC 826). */
 struct arp {
 	__be16 hardware;
@@ -104,10 +116,10 @@ _Static_assert(sizeof(struct arp) == 28, "arp");
 enum packet_kind {
 	PACKET_OTHER, /* neither ARP nor IPv4 */
 	PACKET_ARP,   /* destination is its target */
-	PACKET_FLOW,  /* TCP, UDP or ICMP echo: a line can be for it */
+	PACKET_FLOW,  /* TCP, UDP, ICMP echo, or without ports: a line can be for it */
 	PACKET_FRAGMENT,
 	PACKET_ICMP_ERROR,
-	PACKET_IPV4, /* any other, or cut before its ports */
+	PACKET_IPV4, /* ICMP that is neither echo nor error, or cut before its ports */
 };
 
 /* A packet as far as it is read; addresses and ports raw, an echo's id where line.h has it. */
@@ -117,19 +129,54 @@ struct packet {
 	__u32 destination;
 	__u16 sport;
 	__u16 dport;
+	__u16 ethertype;
 	__u8 protocol;
+	__u8 ttl;
+	__u16 bits;    /* what it says of its connection's end: LINE_FIN, LINE_RST */
+	__u8 l3;       /* offset of what the Ethernet header carries */
+	__u8 replays;  /* a line may be replayed for it: whole, and nothing in it asks for a decision */
+	__u32 headers; /* bytes of its IPv4 and TCP or UDP header, which each segment of it repeats */
 };
 
-static __always_inline int parse_icmp(const struct icmp *icmp, struct packet *packet)
+static __always_inline int parse_tcp(const __u8 *tcp, void *end, __u32 length,
+				     struct packet *packet)
+{
+	__u32 header;
+
+	if ((void *)(tcp + sizeof(struct tcphdr)) > end)
+		return 0;
+	header = (tcp[TCP_OFFSET_AT] >> 4) * 4;
+	packet->bits = (tcp[TCP_FLAGS_AT] & TCP_FIN ? LINE_FIN : 0) |
+		       (tcp[TCP_FLAGS_AT] & TCP_RST ? LINE_RST : 0);
+	packet->headers = sizeof(struct iphdr) + header;
+	// A SYN begins a connection anew, or has options for the workers to see.
+	packet->replays = header >= sizeof(struct tcphdr) && header <= length &&
+			  !(tcp[TCP_FLAGS_AT] & TCP_SYN);
+	return 1;
+}
+
+static __always_inline void parse_udp(const struct udphdr *udp, __u32 length,
+				      struct packet *packet)
+{
+	__u32 said = bpf_ntohs(udp->len);
+
+	packet->headers = sizeof(struct iphdr) + sizeof(struct udphdr);
+	packet->replays = said >= sizeof(struct udphdr) && said <= length;
+}
+
+static __always_inline void parse_icmp(const struct icmp *icmp, __u32 length,
+				       struct packet *packet)
 {
 	switch (icmp->type) {
 	case ICMP_ECHO:
 		packet->kind = PACKET_FLOW;
 		packet->sport = icmp->id;
+		packet->replays = length >= sizeof(struct icmp);
 		break;
 	case ICMP_ECHO_REPLY:
 		packet->kind = PACKET_FLOW;
 		packet->dport = icmp->id;
+		packet->replays = length >= sizeof(struct icmp);
 		break;
 	case ICMP_UNREACHABLE:
 	case ICMP_SOURCE_QUENCH:
@@ -138,36 +185,62 @@ static __always_inline int parse_icmp(const struct icmp *icmp, struct packet *pa
 	case ICMP_PARAMETER_PROBLEM:
 		packet->kind = PACKET_ICMP_ERROR;
 	}
+}
+
+/* What follows the IPv4 header; length is what the packet says there is of it. */
+static __always_inline int parse_transport(void *payload, void *end, __u32 length,
+					   struct packet *packet)
+{
+	__u16 *ports = payload;
+
+	// The headers of UDP and ICMP have this length, and that of TCP begins like UDP's.
+	if (payload + sizeof(struct icmp) > end)
+		return 0;
+	if (packet->protocol == IPPROTO_ICMP) {
+		parse_icmp(payload, length, packet);
+		return 1;
+	}
+	packet->kind = PACKET_FLOW;
+	packet->sport = ports[0];
+	packet->dport = ports[1];
+	if (packet->protocol == IPPROTO_TCP)
+		return parse_tcp(payload, end, length, packet);
+	parse_udp(payload, length, packet);
 	return 1;
 }
 
-static __always_inline int parse_ipv4(const struct iphdr *ip, void *end, struct packet *packet)
+/* length is that of the frame behind the Ethernet header, of which end may not show all. */
+static __always_inline int parse_ipv4(const struct iphdr *ip, void *end, __u32 length,
+				      struct packet *packet)
 {
-	void *payload;
-	__u16 *ports;
+	__u32 total, header;
+	int read;
 
 	if ((void *)(ip + 1) > end)
 		return 0;
 	if (ip->version != 4 || ip->ihl < 5)
 		return 1;
+	header = ip->ihl * 4;
+	total = bpf_ntohs(ip->tot_len);
 	packet->kind = ip->frag_off & bpf_htons(IP_FRAGMENT) ? PACKET_FRAGMENT : PACKET_IPV4;
 	packet->source = ip->saddr;
 	packet->destination = ip->daddr;
 	packet->protocol = ip->protocol;
-	if (packet->kind == PACKET_FRAGMENT ||
-	    (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP &&
-	     ip->protocol != IPPROTO_ICMP))
+	packet->ttl = ip->ttl;
+	packet->headers = header;
+	if (packet->kind == PACKET_FRAGMENT || ip->protocol == LINE_PROTOCOL_L2)
 		return 1;
-	// The headers of UDP and ICMP have this length, and that of TCP begins like UDP's.
-	ports = payload = (void *)ip + ip->ihl * 4;
-	if (payload + sizeof(struct icmp) > end)
-		return 0;
-	if (ip->protocol == IPPROTO_ICMP)
-		return parse_icmp(payload, packet);
-	packet->kind = PACKET_FLOW;
-	packet->sport = ports[0];
-	packet->dport = ports[1];
-	return 1;
+	if (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP ||
+	    ip->protocol == IPPROTO_ICMP) {
+		read = parse_transport((void *)ip + header, end, total - header, packet);
+	} else {
+		// Lines of other protocols have zeros in the place of ports.
+		packet->kind = PACKET_FLOW;
+		read = packet->replays = 1;
+	}
+	if (ip->ihl != 5 || total < header || total > length)
+		packet->replays = 0;
+	return read;
 }
 
 static __always_inline int parse_arp(const struct arp *arp, void *end, struct packet *packet)
@@ -182,46 +255,79 @@ static __always_inline int parse_arp(const struct arp *arp, void *end, struct pa
 	return 1;
 }
 
+/* How much of a frame's packet its segments would repeat, if it is cut; at most. */
+static __always_inline __u32 ipv6_headers(const struct ipv6hdr *ip, void *end)
+{
+	const __u8 *tcp = (void *)(ip + 1);
+
+	if (ip->nexthdr == IPPROTO_UDP)
+		return sizeof(*ip) + sizeof(struct udphdr);
+	if (ip->nexthdr == IPPROTO_TCP && (void *)(tcp + sizeof(struct tcphdr)) <= end)
+		return sizeof(*ip) + (tcp[TCP_OFFSET_AT] >> 4) * 4;
+	return sizeof(*ip) + 60;
+}
+
+/* A frame that is bridged unread; of IPv6 the lengths must be right all the same. */
+static __always_inline int parse_other(void *payload, void *end, __u32 length,
+				       struct packet *packet)
+{
+	struct ipv6hdr *ip = payload;
+
+	if (packet->ethertype == bpf_htons(ETH_P_8021AD) ||
+	    packet->ethertype == bpf_htons(ETH_P_8021Q))
+		return 1;
+	packet->replays = 1;
+	if (packet->ethertype != bpf_htons(ETH_P_IPV6))
+		return 1;
+	packet->replays = 0;
+	if ((void *)(ip + 1) > end)
+		return 0;
+	packet->headers = ipv6_headers(ip, end);
+	packet->replays = ip->version == 6 && sizeof(*ip) + bpf_ntohs(ip->payload_len) <= length;
+	return 1;
+}
+
 /*
- * Reads the packet of a frame that is in no VLAN, into one of zeros. False if the frame ends
- * before all was read.
+ * Reads the packet of a frame of that length into one of zeros. False if what can be seen of the
+ * frame ends before all was read.
  */
-static __always_inline int parse(void *data, void *end, struct packet *packet)
+static __always_inline int parse(void *data, void *end, __u32 length, struct packet *packet)
 {
 	struct ethhdr *ethernet = data;
 	struct vlan_tag *tag = (void *)(ethernet + 1);
-	__be16 protocol;
 	void *at = tag;
 
 	if (at > end)
 		return 0;
-	protocol = ethernet->h_proto;
-	if (protocol == bpf_htons(ETH_P_8021Q)) {
+	packet->ethertype = ethernet->h_proto;
+	packet->l3 = sizeof(*ethernet);
+	if (packet->ethertype == bpf_htons(ETH_P_8021Q)) {
 		if ((void *)(tag + 1) > end)
 			return 0;
-		if (tag->tci & bpf_htons(VLAN_ID))
-			return 1;
-		protocol = tag->protocol;
+		packet->ethertype = tag->protocol;
+		packet->l3 += sizeof(*tag);
 		at = tag + 1;
 	}
-	if (protocol == bpf_htons(ETH_P_ARP))
+	length -= packet->l3;
+	if (packet->ethertype == bpf_htons(ETH_P_ARP))
 		return parse_arp(at, end, packet);
-	if (protocol == bpf_htons(ETH_P_IP))
-		return parse_ipv4(at, end, packet);
-	return 1;
+	if (packet->ethertype == bpf_htons(ETH_P_IP))
+		return parse_ipv4(at, end, length, packet);
+	return parse_other(at, end, length, packet);
 }
 
-/* How far that goes: a tag, the longest IPv4 header, and what tells a connection behind it. */
-#define PARSED_BYTES (ETH_HLEN + sizeof(struct vlan_tag) + 60 + sizeof(struct icmp))
+/* How far that goes: a tag, the longest IPv4 header, and TCP's without options. */
+#define PARSED_BYTES (ETH_HLEN + sizeof(struct vlan_tag) + 60 + sizeof(struct tcphdr))
 
 /* The same in tc, where headers may lie in pages beyond data_end: then they are fetched. */
 static __always_inline void parse_skb(struct __sk_buff *skb, struct packet *packet)
 {
 	__u32 length = skb->len < PARSED_BYTES ? skb->len : PARSED_BYTES;
 
-	if (parse((void *)(long)skb->data, (void *)(long)skb->data_end, packet))
+	if (parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, packet))
 		return;
 	if (bpf_skb_pull_data(skb, length))
 		return;
-	parse((void *)(long)skb->data, (void *)(long)skb->data_end, packet);
+	*packet = (struct packet){};
+	parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, packet);
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub use values::{Cores, Hook, NetworkKind, PortRange, Provision, XdpMode};
+pub use values::{Cores, Hook, NetworkKind, PortRange, Provision, Replay, XdpMode};
 
 /// What the operator set; nothing here has a default filled in ([`crate::model`] does that).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -104,13 +104,13 @@ pub struct Flags {
     /// Hook on vifs: auto, tc or xdp [default: auto]
     #[arg(long, value_name = "HOOK")]
     pub vif_hook: Option<Hook>,
+    /// Who carries packets of open connections: auto, kernel or userspace [default: auto]
+    #[arg(long, value_name = "WHO")]
+    pub replay: Option<Replay>,
     /// Connections the table has room for [default: 250000]
     #[arg(long, value_name = "N")]
     pub connections: Option<u32>,
-    /// Packets per second that one port may send to the workers [default: 500000]
-    //
-    // Until established flows are replayed by the kernel every packet takes this way, so the
-    // default is far above what a port needs for its misses alone.
+    /// Packets per second that one port may send to the workers [default: 100000]
     #[arg(long, value_name = "PACKETS")]
     pub punt_rate: Option<u32>,
     /// Packets that one port may send to the workers at once [default: 4096]
@@ -170,6 +170,7 @@ impl Flags {
             xdp_mode: flag.xdp_mode.or(file.xdp_mode),
             hook: flag.hook.or(file.hook),
             vif_hook: flag.vif_hook.or(file.vif_hook),
+            replay: flag.replay.or(file.replay),
             connections: flag.connections.or(file.connections),
             punt_rate: flag.punt_rate.or(file.punt_rate),
             punt_burst: flag.punt_burst.or(file.punt_burst),

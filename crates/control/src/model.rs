@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use wire::MacAddr;
 
 use crate::config::{ConfigError, File};
-use crate::flags::{Flags, Hook, NetworkKind, PortRange, Provision, XdpMode};
+use crate::flags::{Flags, Hook, NetworkKind, PortRange, Provision, Replay, XdpMode};
 use crate::rules;
 
 /// The node as it should be.
@@ -202,6 +202,8 @@ pub struct Tuning {
     pub hook: Hook,
     /// Hook on vifs.
     pub vif_hook: Hook,
+    /// Who carries the packets of open connections.
+    pub replay: Replay,
     /// Connections the table has room for.
     pub connections: u32,
     /// Packets per second that a port may send to the workers.
@@ -267,6 +269,7 @@ impl Model {
             ("xdp_mode", one.xdp_mode != two.xdp_mode),
             ("hook", one.hook != two.hook),
             ("vif_hook", one.vif_hook != two.vif_hook),
+            ("replay", one.replay != two.replay),
             ("connections", one.connections != two.connections),
             ("the connections' timeouts", one.timeouts != two.timeouts),
         ]

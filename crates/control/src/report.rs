@@ -34,6 +34,9 @@ pub struct Status {
     pub verdicts: Verdicts,
     /// Packets dropped by workers and kernel programs, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Who carries the packets of open connections, and why.
+    #[serde(default)]
+    pub replay: String,
     /// Port name to its hook, as attached.
     pub hooks: BTreeMap<String, String>,
     /// What an operator should look at, in words.
@@ -70,7 +73,7 @@ pub struct Frames {
     pub in_flight: u64,
 }
 
-/// Packets by verdict; drops are counted by reason elsewhere.
+/// Packets by verdict, of workers but for `replayed`; drops are counted by reason elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdicts {
     /// Sent to one port.
@@ -81,6 +84,9 @@ pub struct Verdicts {
     pub reply: u64,
     /// Handed to the host's stack.
     pub host: u64,
+    /// Sent on by the kernel's programs, which no worker saw.
+    #[serde(default)]
+    pub replayed: u64,
     /// For the node itself: answers to its own questions.
     #[serde(default)]
     pub taken: u64,
@@ -130,6 +136,9 @@ pub struct Port {
     pub punted: u64,
     /// Packets left to the host's stack.
     pub passed: u64,
+    /// Packets that the kernel's programs sent on to other ports.
+    #[serde(default)]
+    pub replayed: u64,
     /// Packets dropped at this port, by reason.
     pub drops: BTreeMap<String, u64>,
 }

@@ -31,6 +31,7 @@ pub fn status(status: &Status) -> String {
     for (port, hook) in &status.hooks {
         line("hook", format!("{port} {hook}"));
     }
+    line("replay", status.replay.clone());
     let table = status.connections;
     line("connections", format!("{} of {} lines in use", table.live, table.lines));
     let frames = status.frames;
@@ -51,8 +52,13 @@ pub fn status(status: &Status) -> String {
     line(
         "verdicts",
         format!(
-            "forward {}, flood {}, reply {}, host {}, taken {}",
-            verdicts.forward, verdicts.flood, verdicts.reply, verdicts.host, verdicts.taken
+            "replayed {}, forward {}, flood {}, reply {}, host {}, taken {}",
+            verdicts.replayed,
+            verdicts.forward,
+            verdicts.flood,
+            verdicts.reply,
+            verdicts.host,
+            verdicts.taken
         ),
     );
     line("drops", reasons(&status.drops));
@@ -81,10 +87,11 @@ pub fn ports(ports: &[Port]) -> String {
         "RX BYTES",
         "TX PACKETS",
         "TX BYTES",
+        "REPLAYED",
         "PUNTED",
         "DROPS",
     ]);
-    align_right(&mut table, &[0, 6, 7, 8, 9, 10]);
+    align_right(&mut table, &[0, 6, 7, 8, 9, 10, 11]);
     for port in ports {
         table.add_row([
             port.number.to_string(),
@@ -97,6 +104,7 @@ pub fn ports(ports: &[Port]) -> String {
             port.rx_bytes.to_string(),
             port.tx_packets.to_string(),
             port.tx_bytes.to_string(),
+            port.replayed.to_string(),
             port.punted.to_string(),
             reasons(&port.drops),
         ]);

@@ -79,7 +79,7 @@ fn a_good_file_means_what_it_says() {
     assert_eq!(model.static_fdb[0].port, StaticPort::Trunk);
     let tuning = &model.tuning;
     assert_eq!((tuning.rings, tuning.batch, tuning.connections), (2048, 32, 250_000));
-    assert_eq!((tuning.punt_rate, tuning.punt_burst), (500_000, 4096));
+    assert_eq!((tuning.punt_rate, tuning.punt_burst), (100_000, 4096));
     assert_eq!((tuning.xdp_mode, tuning.hook, tuning.vif_hook), Default::default());
     assert_eq!(tuning.fdb_ageing, Duration::from_secs(300));
     assert_eq!(model.mtu_on("eth0"), Some(1500));

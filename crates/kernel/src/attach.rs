@@ -178,23 +178,28 @@ impl Kernel {
         self.site(on).attach_tc(self.programs.forward_tc.as_fd(), self.tcx)
     }
 
+    /// With XDP there is tc as well, and first: what XDP lets pass because it cannot send it on
+    /// must meet it, and not the stack.
     fn forward_xdp(&self, on: Interface<'_>, mode: XdpMode) -> Result<How, Error> {
-        self.site(on).attach_xdp(self.programs.forward_xdp.as_fd(), mode)
+        let site = self.site(on);
+        site.refuse_foreign_xdp()?;
+        let had_tc = site.has_tc()?;
+        self.forward_tc(on)?;
+        let attached = site.attach_xdp(self.programs.forward_xdp.as_fd(), mode);
+        if attached.is_err() && !had_tc {
+            site.detach_tc()?;
+        }
+        attached
     }
 
     fn site<'a>(&'a self, on: Interface<'a>) -> Site<'a> {
         Site { on, pins: &self.pins, notes: Notes(&self.maps.nics) }
     }
 
-    /// Makes the hook that is in force the only one. `deliver` marks frames for the stack while
-    /// there is a tc program to take the mark off, so the port says tc from before XDP goes to
-    /// after tc is gone.
+    /// Notes the hook that is in force. With tc there is no XDP before it.
     fn settle_on(&mut self, port: u16, on: Interface<'_>, how: How) -> Result<(), Error> {
-        if how.is_xdp() {
-            self.site(on).detach_tc()?;
-            self.set_hook(port, how)?;
-        } else {
-            self.set_hook(port, how)?;
+        self.set_hook(port, how)?;
+        if !how.is_xdp() {
             self.site(on).detach(LinkKind::Xdp)?;
         }
         self.attached.insert(on.index, how);

@@ -70,9 +70,11 @@ pub struct PortCounters {
     pub punted: u64,
     /// Frames handed to the host's stack.
     pub passed: u64,
-    /// Frames sent out by way of the punt link.
+    /// Frames that the programs themselves sent on, out of other ports.
+    pub replayed: u64,
+    /// Frames that programs sent out of it: from the punt link, and replayed.
     pub tx_packets: u64,
-    /// Bytes sent out by way of the punt link.
+    /// Bytes that programs sent out of it.
     pub tx_bytes: u64,
     /// Frames dropped, by [`KernelDrop`].
     pub drops: [u64; DROPS],
@@ -90,6 +92,7 @@ impl PortCounters {
         self.rx_bytes += row.rx_bytes;
         self.punted += row.punted;
         self.passed += row.passed;
+        self.replayed += row.replayed;
         self.tx_packets += row.tx_packets;
         self.tx_bytes += row.tx_bytes;
         for (sum, drops) in self.drops.iter_mut().zip(row.drops) {

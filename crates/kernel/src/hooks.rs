@@ -84,6 +84,17 @@ impl Site<'_> {
         Ok(how)
     }
 
+    /// Refuses an interface whose XDP program is not ours.
+    pub(crate) fn refuse_foreign_xdp(&self) -> Result<(), Error> {
+        let doing = || format!("{}: cannot look for XDP programs", self.on.name);
+        let Some((there, _)) = link::xdp_on(self.on.index).doing(doing)? else { return Ok(()) };
+        let ours = self.ours(LinkKind::Xdp).doing(doing)?;
+        match ours.map(|link| link.info()).transpose().doing(doing)? {
+            Some(ours) if ours.program == there => Ok(()),
+            _ => Err(self.foreign_xdp(there)),
+        }
+    }
+
     /// Attaches a tc program: by TCX if it is wanted and the kernel has it, else by clsact.
     pub(crate) fn attach_tc(&self, program: BorrowedFd<'_>, tcx: bool) -> Result<How, Error> {
         let doing = || format!("{}: cannot attach a tc program", self.on.name);
@@ -125,6 +136,14 @@ impl Site<'_> {
         self.notes.add(self.on, mac, made)?;
         clsact::make_qdisc(self.on.index).doing(doing)?;
         clsact::attach(self.on.index, program).doing(doing)
+    }
+
+    /// Whether our tc program is on it, in whichever way.
+    pub(crate) fn has_tc(&self) -> Result<bool, Error> {
+        let doing = || format!("{}: cannot look for our tc program", self.on.name);
+        let mac = Ethtool::open().and_then(|ethtool| ethtool.mac(self.on.name)).doing(doing)?;
+        let filter = self.notes.of(self.on, mac)? & MADE_FILTER != 0;
+        Ok(filter || self.ours(LinkKind::Tc).doing(doing)?.is_some())
     }
 
     /// Takes our tc program off, in whichever way it is attached.

@@ -39,7 +39,14 @@ pub(crate) const HOOK_GENERIC: u8 = 3;
 
 pub(crate) const PORT_PEER: u32 = 1;
 pub(crate) const PORT_IS_PUBLIC: u32 = 2;
+/// XDP may redirect to it.
+pub(crate) const PORT_TAKES_XDP: u32 = 4;
 pub(crate) const SEGMENT_UP: u32 = 1;
+pub(crate) const SEGMENT_GATEWAY: u32 = 2;
+pub(crate) const SEGMENT_TAKEN_UP: u32 = 4;
+
+/// Numbers of next hops.
+pub const HOPS: u32 = 65_536;
 
 /// Prefixes of the public side.
 pub const OWNED: u32 = 65_536;
@@ -65,7 +72,7 @@ pub(crate) const RESERVED_BYTES: usize = 8192;
 
 /// What the maps and lines look like. Grows with every change that an older daemon or program
 /// would misread.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// A row of `ports`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -80,17 +87,21 @@ pub(crate) struct Port {
     pub(crate) queues: u16,
     pub(crate) mtu: u16,
     pub(crate) mac: [u8; 6],
-    pub(crate) spare: u16,
+    pub(crate) segment: u16,
+    pub(crate) stamp: u32,
     pub(crate) punt_cost: u32,
+    pub(crate) station: [u8; 6],
+    pub(crate) spare: [u16; 3],
     pub(crate) punt_burst: u64,
 }
 
-const _: () = assert!(size_of::<Port>() == 40 && offset_of!(Port, number) == 4);
+const _: () = assert!(size_of::<Port>() == 56 && offset_of!(Port, number) == 4);
 const _: () = assert!(offset_of!(Port, kind) == 6 && offset_of!(Port, hook) == 7);
 const _: () = assert!(offset_of!(Port, flags) == 8 && offset_of!(Port, sockets) == 12);
 const _: () = assert!(offset_of!(Port, queues) == 16 && offset_of!(Port, mtu) == 18);
-const _: () = assert!(offset_of!(Port, mac) == 20 && offset_of!(Port, punt_cost) == 28);
-const _: () = assert!(offset_of!(Port, punt_burst) == 32);
+const _: () = assert!(offset_of!(Port, mac) == 20 && offset_of!(Port, segment) == 26);
+const _: () = assert!(offset_of!(Port, stamp) == 28 && offset_of!(Port, punt_cost) == 32);
+const _: () = assert!(offset_of!(Port, station) == 36 && offset_of!(Port, punt_burst) == 48);
 
 /// A row of `buckets`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -124,6 +135,16 @@ pub(crate) struct Segment {
 const _: () = assert!(size_of::<Segment>() == 8 && offset_of!(Segment, vlan) == 2);
 const _: () = assert!(offset_of!(Segment, flags) == 4);
 
+/// A row of `hops`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Hop {
+    pub(crate) mac: [u8; 6],
+    pub(crate) known: u16,
+}
+
+const _: () = assert!(size_of::<Hop>() == 8 && offset_of!(Hop, known) == 6);
+
 /// A key of `owned`.
 #[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -142,13 +163,14 @@ pub(crate) struct Counters {
     pub(crate) rx_bytes: u64,
     pub(crate) punted: u64,
     pub(crate) passed: u64,
+    pub(crate) replayed: u64,
     pub(crate) tx_packets: u64,
     pub(crate) tx_bytes: u64,
     pub(crate) drops: [u64; DROPS],
 }
 
-const _: () = assert!(size_of::<Counters>() == (6 + DROPS) * 8);
-const _: () = assert!(offset_of!(Counters, drops) == 48);
+const _: () = assert!(size_of::<Counters>() == (7 + DROPS) * 8);
+const _: () = assert!(offset_of!(Counters, replayed) == 32 && offset_of!(Counters, drops) == 56);
 
 /// The row of `settings`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -239,7 +261,11 @@ mod tests {
             ("HOOK_GENERIC", HOOK_GENERIC.into()),
             ("PORT_PEER", PORT_PEER.into()),
             ("PORT_IS_PUBLIC", PORT_IS_PUBLIC.into()),
+            ("PORT_TAKES_XDP", PORT_TAKES_XDP.into()),
             ("SEGMENT_UP", SEGMENT_UP.into()),
+            ("SEGMENT_GATEWAY", SEGMENT_GATEWAY.into()),
+            ("SEGMENT_TAKEN_UP", SEGMENT_TAKEN_UP.into()),
+            ("HOPS", HOPS.into()),
             ("OWNED", OWNED.into()),
             ("OWNED_SNAT", OWNED_SNAT.into()),
             ("OWNED_FLOAT", OWNED_FLOAT.into()),

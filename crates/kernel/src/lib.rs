@@ -15,12 +15,17 @@
 //! ```no_run
 //! use kernel::{Hook, Interface, Kernel, PortEntry, PortKind, Settings, XdpMode};
 //!
-//! let mut kernel = Kernel::start("left", &Settings { lines: 1 << 20, hash_key: 7, tcx: true })?;
+//! let settings = Settings { lines: 1 << 20, hash_key: 7, tcx: true, replays: true };
+//! let mut kernel = Kernel::start("left", &settings)?;
 //! let vif = PortEntry {
 //!     number: 1,
 //!     ifindex: 4,
 //!     kind: PortKind::Vif,
-//!     mac: [0xfa, 0x16, 0x3e, 0, 0, 1],
+//!     mac: [0x02, 0x74, 0x6c, 0, 0, 1],
+//!     segment: 1,
+//!     stamp: 1,
+//!     station: [0xfa, 0x16, 0x3e, 0, 0, 1],
+//!     takes_xdp: false,
 //!     mtu: 1500,
 //!     peer: true,
 //!     public: false,
@@ -73,12 +78,12 @@ pub use counters::{KernelDrop, PortCounters};
 pub use detach::{Report, detach_all, has_left_pins};
 pub use error::Error;
 pub use layout::{
-    LAYOUT, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS,
+    HOPS, LAYOUT, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS,
 };
 pub use memory::TableHeader;
 pub use nic::Changes;
 pub use owned::{Owned, Prefix};
-pub use ports::{PortEntry, PortKind};
+pub use ports::{PortEntry, PortKind, SegmentEntry};
 pub use sender::PuntSender;
 
 use load::{Maps, Programs};
@@ -110,6 +115,8 @@ pub struct Settings {
     pub hash_key: u64,
     /// Use TCX where the kernel has it (6.6); otherwise clsact everywhere.
     pub tcx: bool,
+    /// The programs replay lines; otherwise everything goes up to the workers.
+    pub replays: bool,
 }
 
 /// The programs by name, for `BPF_PROG_TEST_RUN`.
@@ -148,7 +155,7 @@ struct Loaded {
 impl Loaded {
     fn over(pins: &Pins, settings: &Settings) -> Result<Self, Error> {
         pins.make()?;
-        let (maps, programs) = load::load(pins, settings.lines)?;
+        let (maps, programs) = load::load(pins, settings)?;
         let lines = memory::lines(&maps.lines, settings.lines)?;
         let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
         Ok(Self { maps, programs, lines, header })

@@ -8,7 +8,7 @@ use libbpf_rs::{MapHandle, OpenMapMut};
 
 use crate::error::{Doing as _, Error};
 use crate::pins::{self, Pins};
-use crate::{log, skeletons};
+use crate::{Settings, log, skeletons};
 
 /// All maps.
 #[derive(Debug)]
@@ -18,10 +18,12 @@ pub(crate) struct Maps {
     pub(crate) buckets: MapHandle,
     pub(crate) vlans: MapHandle,
     pub(crate) segments: MapHandle,
+    pub(crate) hops: MapHandle,
     pub(crate) owned: MapHandle,
     pub(crate) counters: MapHandle,
     pub(crate) sockets: MapHandle,
     pub(crate) punts: MapHandle,
+    pub(crate) devices: MapHandle,
     pub(crate) settings: MapHandle,
     pub(crate) lines: MapHandle,
     pub(crate) header: MapHandle,
@@ -40,9 +42,9 @@ pub(crate) struct Programs {
 
 /// Loads both objects over one set of maps and pins these. Nothing is attached yet; what an
 /// earlier run attached goes on with its own maps, which it holds.
-pub(crate) fn load(pins: &Pins, lines: u32) -> Result<(Maps, Programs), Error> {
+pub(crate) fn load(pins: &Pins, settings: &Settings) -> Result<(Maps, Programs), Error> {
     log::capture();
-    let (maps, forward_xdp, forward_tc) = load_forward(pins, lines)?;
+    let (maps, forward_xdp, forward_tc) = load_forward(pins, settings)?;
     let (punt, deliver) = load_deliver(&maps)?;
     for (name, map) in maps.all() {
         pins.put(map.as_fd(), &pins.map(name))?;
@@ -50,12 +52,17 @@ pub(crate) fn load(pins: &Pins, lines: u32) -> Result<(Maps, Programs), Error> {
     Ok((maps, Programs { forward_xdp, forward_tc, punt, deliver }))
 }
 
-fn load_forward(pins: &Pins, lines: u32) -> Result<(Maps, OwnedFd, OwnedFd), Error> {
+fn load_forward(pins: &Pins, settings: &Settings) -> Result<(Maps, OwnedFd, OwnedFd), Error> {
     let failed = |source| Error::Load { object: "forward", log: log::said(), source };
     log::forget();
     let mut place = MaybeUninit::uninit();
     let mut open = skeletons::ForwardSkelBuilder::default().open(&mut place).map_err(failed)?;
-    open.maps.lines.set_max_entries(lines).map_err(failed)?;
+    open.maps.lines.set_max_entries(settings.lines).map_err(failed)?;
+    if let Some(numbers) = open.maps.rodata_data.as_deref_mut() {
+        numbers.hash_key = settings.hash_key;
+        numbers.line_count = settings.lines;
+        numbers.replays = settings.replays.into();
+    }
     // The notes of earlier runs: only the first one saw what things were like before.
     for (name, notes) in [("nics", &mut open.maps.nics), ("reserved", &mut open.maps.reserved)] {
         let path = pins.map(name);
@@ -71,10 +78,12 @@ fn load_forward(pins: &Pins, lines: u32) -> Result<(Maps, OwnedFd, OwnedFd), Err
         buckets: map(&loaded.maps.buckets)?,
         vlans: map(&loaded.maps.vlans)?,
         segments: map(&loaded.maps.segments)?,
+        hops: map(&loaded.maps.hops)?,
         owned: map(&loaded.maps.owned)?,
         counters: map(&loaded.maps.counters)?,
         sockets: map(&loaded.maps.sockets)?,
         punts: map(&loaded.maps.punts)?,
+        devices: map(&loaded.maps.devices)?,
         settings: map(&loaded.maps.settings)?,
         lines: map(&loaded.maps.lines)?,
         header: map(&loaded.maps.header)?,
@@ -108,17 +117,19 @@ fn keep(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 
 impl Maps {
     /// All of them with the names they are pinned under.
-    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 14] {
+    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 16] {
         [
             ("ports", &self.ports),
             ("numbers", &self.numbers),
             ("buckets", &self.buckets),
             ("vlans", &self.vlans),
             ("segments", &self.segments),
+            ("hops", &self.hops),
             ("owned", &self.owned),
             ("counters", &self.counters),
             ("sockets", &self.sockets),
             ("punts", &self.punts),
+            ("devices", &self.devices),
             ("settings", &self.settings),
             ("lines", &self.lines),
             ("header", &self.header),

@@ -7,9 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::Error;
 use crate::layout::{
-    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, PORT_HOST, PORT_IS_PUBLIC, PORT_PEER,
-    PORT_PUBLIC, PORT_TRUNK, PORT_VIF, PORTS, Port, SEGMENT_UP, SEGMENTS, SOCKETS, Segment,
-    VlanKey,
+    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PORT_HOST, PORT_IS_PUBLIC,
+    PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF, PORTS, Port, SEGMENT_GATEWAY,
+    SEGMENT_TAKEN_UP, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VlanKey,
 };
 use crate::{How, Kernel};
 
@@ -57,8 +57,17 @@ pub struct PortEntry {
     pub ifindex: u32,
     /// What it is.
     pub kind: PortKind,
-    /// Its own MAC: a NIC's is the node's, a vif's the gateway's.
+    /// The node's own MAC there, which packets to be routed are addressed to: a NIC's, and on
+    /// vifs and host ports the gateway's.
     pub mac: [u8; 6],
+    /// The segment of a vif or host port; 0 for a NIC, whose frames name theirs by tag.
+    pub segment: u16,
+    /// The change that concerned it last: lines decided before it are not replayed.
+    pub stamp: u32,
+    /// The MAC of the VM behind a vif; what others send there is not replayed.
+    pub station: [u8; 6],
+    /// What XDP redirects to it arrives. Programs of XDP leave others to tc.
+    pub takes_xdp: bool,
     /// Largest packet, bytes behind the Ethernet header and tag.
     pub mtu: u16,
     /// A veth whose other end is in another namespace: `bpf_redirect_peer` reaches it faster.
@@ -76,12 +85,38 @@ pub struct PortEntry {
     pub punt_burst: u32,
 }
 
+/// A segment as the kernel programs know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentEntry {
+    /// The zone it routes in.
+    pub zone: u16,
+    /// Its tag; 0 if it has none.
+    pub vlan: u16,
+    /// The node routes what is addressed to it there.
+    pub gateway: bool,
+    /// The gateway is elsewhere, and what is translated is taken up here all the same.
+    pub taken_up: bool,
+}
+
+impl SegmentEntry {
+    fn row(self) -> Segment {
+        let flags = [
+            (true, SEGMENT_UP),
+            (self.gateway, SEGMENT_GATEWAY),
+            (self.taken_up, SEGMENT_TAKEN_UP),
+        ];
+        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
+        Segment { zone: self.zone, vlan: self.vlan, flags }
+    }
+}
+
 const NANOSECONDS: u64 = 1_000_000_000;
 
 impl PortEntry {
     fn flags(&self) -> u32 {
         let public = self.kind == PortKind::Public || self.public && self.kind == PortKind::Trunk;
-        let flags = [(self.peer, PORT_PEER), (public, PORT_IS_PUBLIC)];
+        let flags =
+            [(self.peer, PORT_PEER), (public, PORT_IS_PUBLIC), (self.takes_xdp, PORT_TAKES_XDP)];
         flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
     }
 
@@ -98,8 +133,11 @@ impl PortEntry {
             queues: self.queues,
             mtu: self.mtu,
             mac: self.mac,
-            spare: 0,
+            segment: self.segment,
+            stamp: self.stamp,
             punt_cost: cost as u32, // at most 10^9
+            station: self.station,
+            spare: [0; 3],
             punt_burst: cost * u64::from(self.punt_burst.max(1)),
         }
     }
@@ -129,6 +167,10 @@ impl Kernel {
         }
         let old = self.port(entry.number)?;
         let how = self.attached.get(&entry.ifindex).copied();
+        // XDP may redirect to a port only while its interface is there.
+        if entry.takes_xdp {
+            put(&self.maps.devices, "devices", &number, &entry.ifindex)?;
+        }
         put(&self.maps.ports, "ports", &number, &entry.row(how))?;
         match old {
             Some(old) if old.ifindex != entry.ifindex => self.forget_interface(old)?,
@@ -154,7 +196,8 @@ impl Kernel {
                 remove(&self.maps.vlans, "vlans", &key)?;
             }
         }
-        put(&self.maps.ports, "ports", &u32::from(number), &Port::default())
+        put(&self.maps.ports, "ports", &u32::from(number), &Port::default())?;
+        remove(&self.maps.devices, "devices", u32::from(number).as_bytes())
     }
 
     /// Says which segment's the frames with this VLAN are on a NIC; 0 is untagged.
@@ -179,13 +222,25 @@ impl Kernel {
         remove(&self.maps.vlans, "vlans", VlanKey { port: nic, vlan }.as_bytes())
     }
 
-    /// Makes a segment known. `vlan` is 0 for an untagged one.
+    /// Makes a segment known, or changes it.
     ///
     /// # Errors
     /// The number is out of range, or a map refuses.
-    pub fn set_segment(&mut self, segment: u16, zone: u16, vlan: u16) -> Result<(), Error> {
+    pub fn set_segment(&mut self, segment: u16, entry: &SegmentEntry) -> Result<(), Error> {
         let number = numbered("segment", segment.into(), SEGMENTS)?;
-        put(&self.maps.segments, "segments", &number, &Segment { zone, vlan, flags: SEGMENT_UP })
+        put(&self.maps.segments, "segments", &number, &entry.row())
+    }
+
+    /// Says by which MAC the next hop of that number is reached; none while that is not known.
+    ///
+    /// # Errors
+    /// The number is out of range, or the map refuses.
+    pub fn set_hop(&mut self, number: u32, mac: Option<[u8; 6]>) -> Result<(), Error> {
+        if number >= HOPS {
+            return Err(Error::Number { what: "next hop", number });
+        }
+        let row = Hop { mac: mac.unwrap_or_default(), known: mac.is_some().into() };
+        put(&self.maps.hops, "hops", &number, &row)
     }
 
     /// Forgets a segment: what comes for it on any NIC is the host's.
@@ -279,6 +334,10 @@ mod tests {
             ifindex: 9,
             kind: PortKind::Vif,
             mac: [2, 0, 0, 0, 0, 1],
+            segment: 3,
+            stamp: 5,
+            station: [0xfa, 0x16, 0x3e, 0, 0, 1],
+            takes_xdp: false,
             mtu: 1500,
             peer: true,
             public: false,

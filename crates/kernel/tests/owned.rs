@@ -8,7 +8,7 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use common::run::{TC_NEXT, TC_REDIRECT, XDP_DROP, XDP_PASS, run};
 use common::wire::{DOT1Q, arp, icmp, ipv4, tag, tcp, udp};
-use common::{Node, enter_netns, far, near, port, punt_link};
+use common::{Node, enter_netns, far, near, port, punt_link, segment};
 use kernel::KernelDrop::NoDaemon;
 use kernel::{Owned, PortEntry, PortKind, Program};
 
@@ -302,7 +302,7 @@ fn every_line_of_both_homes_is_looked_at() {
 fn a_trunk_that_is_public_has_both() {
     let entry = PortEntry { public: true, ..port(NIC, LO, PortKind::Trunk) };
     let mut node = node("both", entry);
-    node.kernel().set_segment(1, 1, 100).unwrap();
+    node.kernel().set_segment(1, &segment(1, 100)).unwrap();
     node.kernel().set_vlan(NIC, 100, 1).unwrap();
     let (ours, theirs) = (icmp(PEER, FLOAT, 8, 1), icmp(PEER, NOBODY, 8, 1));
     assert!(goes_up(&mut node, &ours) && !goes_up(&mut node, &theirs));

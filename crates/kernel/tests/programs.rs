@@ -9,7 +9,7 @@ use common::run::{
     Ran, SkBuff, TC_NEXT, TC_REDIRECT, TC_SHOT, XDP_DROP, XDP_PASS, XDP_REDIRECT, frame, run,
     run_skb,
 };
-use common::{Node, enter_netns, far, near, port, punt_link};
+use common::{Node, enter_netns, far, near, port, punt_link, segment};
 use kernel::KernelDrop::{Malformed, NoDaemon, NoPort, PuntRate};
 use kernel::{PortCounters, PortEntry, PortKind, Program, TAG_TO_HOST};
 
@@ -36,7 +36,7 @@ fn node(name: &str, entry: PortEntry) -> Node {
 fn trunk(name: &str) -> Node {
     let entry = PortEntry { sockets: 256, queues: 1, ..port(PORT, LO, PortKind::Trunk) };
     let mut node = node(name, entry);
-    node.kernel().set_segment(SEGMENT, 1, 100).unwrap();
+    node.kernel().set_segment(SEGMENT, &segment(1, 100)).unwrap();
     node.kernel().set_vlan(PORT, 100, SEGMENT).unwrap();
     node
 }
@@ -93,7 +93,7 @@ fn what_is_no_segments_is_the_hosts() {
 #[test]
 fn untagged_goes_up_where_there_is_a_flat_segment_and_a_priority_tag_is_none() {
     let mut node = trunk("flat");
-    node.kernel().set_segment(SEGMENT + 1, 1, 0).unwrap();
+    node.kernel().set_segment(SEGMENT + 1, &segment(1, 0)).unwrap();
     node.kernel().set_vlan(PORT, 0, SEGMENT + 1).unwrap();
     for untagged in [frame(&[]), frame(&[(DOT1Q, 0)]), frame(&[(DOT1Q, 0xe000)])] {
         assert_eq!(tc(&mut node, &untagged), TC_REDIRECT);
@@ -292,7 +292,7 @@ fn numbers_that_fit_nothing_are_refused() {
     for number in [0, 4095, 4096, u16::MAX] {
         let said = kernel.set_port(&port(number, LO, PortKind::Vif)).unwrap_err().to_string();
         assert_eq!(said, format!("there is no port {number}"));
-        assert!(kernel.set_segment(number, 1, 1).is_err());
+        assert!(kernel.set_segment(number, &segment(1, 1)).is_err());
     }
     assert!(kernel.counters(4096).is_err());
     let beyond = PortEntry { sockets: 4090, queues: 7, ..port(PORT, LO, PortKind::Trunk) };

@@ -36,7 +36,7 @@ impl Bed {
     fn new(name: &str, hook: Hook, mode: XdpMode, tcx: bool) -> Self {
         enter_netns();
         let (_, far_index) = punt_link();
-        let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx });
+        let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
         let router = Namespace::new("router");
         let (ifindex, _) = veth("public", "peer");
         router.take("peer", "91.207.15.1/24");

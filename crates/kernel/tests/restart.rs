@@ -10,7 +10,7 @@ use common::run::frame;
 use common::wire::{DOT1AD, Tcpdump, send};
 use common::{
     Namespace, Node, enter_netns, far, index, near, port, prints, programs_on, punt_link, run,
-    try_run, veth,
+    segment, try_run, veth,
 };
 use kernel::{Hook, How, Interface, PortKind, Settings, XdpMode};
 
@@ -34,14 +34,14 @@ impl Bed {
         run("ip address add 10.9.0.1/24 dev nic");
         veth("vnet1", "peer");
         vm.take("peer", "10.0.0.1/24");
-        let node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx });
+        let node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
         Self { node, wire, vm }
     }
 
     /// What a daemon does at start.
     fn plug(&mut self, hook: Hook, mode: XdpMode) -> How {
         let kernel = self.node.kernel();
-        kernel.set_segment(1, 1, 100).unwrap();
+        kernel.set_segment(1, &segment(1, 100)).unwrap();
         kernel.set_port(&port(NIC, index("nic"), PortKind::Trunk)).unwrap();
         kernel.set_vlan(NIC, 100, 1).unwrap();
         kernel.set_port(&port(VIF, index("vnet1"), PortKind::Vif)).unwrap();
@@ -68,11 +68,12 @@ impl Bed {
         self.vm.enter(move || String::from_utf8(try_run(&command).stdout).unwrap())
     }
 
-    /// The programs on all interfaces: exactly one each.
+    /// The programs on all interfaces: one each, and on a port behind XDP the tc one.
     fn programs(&self) -> Vec<(&'static str, u32)> {
         let on = |interface: &&str| {
             let programs = programs_on(interface);
-            assert_eq!(programs.len(), 1, "{interface}: {programs:?}");
+            let pair = programs[0].0.starts_with("xdp") && *interface != "punt1";
+            assert_eq!(programs.len(), 1 + usize::from(pair), "{interface}: {programs:?}");
             programs[0]
         };
         ["nic", "vnet1", "punt0", "punt1"].iter().map(on).collect()
@@ -200,7 +201,7 @@ fn an_interface_that_went_and_came_again_is_attached_anew() {
         assert_eq!(programs_on("vnet1"), []);
         bed.node.restart();
         bed.plug(hook, mode);
-        assert_eq!(programs_on("vnet1").len(), 1);
+        assert_eq!(programs_on("vnet1").len(), if hook == Hook::Xdp { 2 } else { 1 });
         run("ip link del vnet1");
         bed.node.kernel().detach(old).unwrap();
         bed.node.kernel().clear_port(VIF).unwrap();

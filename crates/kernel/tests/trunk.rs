@@ -12,7 +12,7 @@ use common::wire::{
     DOT1AD, DOT1Q, Tcpdump, checksum_is_right, iperf_server, send, tag, untag, until,
 };
 use common::worker::Worker;
-use common::{Namespace, Node, enter_netns, far, index, near, port, punt_link, run, veth};
+use common::{Namespace, Node, enter_netns, far, index, near, port, punt_link, run, segment, veth};
 use kernel::KernelDrop::NoPort;
 use kernel::{Hook, How, PortEntry, PortKind, Settings, TAG_TO_HOST, XdpMode};
 use libbpf_rs::{TC_EGRESS, TcHookBuilder, libbpf_sys};
@@ -33,7 +33,7 @@ impl Trunk {
     fn new(name: &str, hook: Hook, mode: XdpMode, tcx: bool) -> Self {
         enter_netns();
         let (_, far_index) = punt_link();
-        let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx });
+        let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
         let wire = Namespace::new("wire");
         let (ifindex, _) = veth("trunk", "peer");
         wire.take("peer", "10.9.0.2/24");
@@ -45,8 +45,8 @@ impl Trunk {
         let entry = PortEntry { sockets: SLOT, queues: 1, ..port(TRUNK, ifindex, PortKind::Trunk) };
         let kernel = node.kernel();
         kernel.set_port(&entry).unwrap();
-        kernel.set_segment(1, 1, 100).unwrap();
-        kernel.set_segment(2, 1, 0).unwrap();
+        kernel.set_segment(1, &segment(1, 100)).unwrap();
+        kernel.set_segment(2, &segment(1, 0)).unwrap();
         kernel.set_vlan(TRUNK, 100, 1).unwrap();
         let how = kernel.attach(TRUNK, "trunk", hook, mode).unwrap().how;
         kernel.attach_punt(near(), far()).unwrap();

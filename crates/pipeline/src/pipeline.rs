@@ -67,18 +67,33 @@ impl Pipeline<'_> {
 
     fn look_up(&mut self, packet: &mut Packet<'_>) -> Step<Verdict> {
         let found = self.flows.find(packet.key, packet.hash);
-        match found.filter(|found| self.may_replay(packet, found)) {
-            Some(found) => {
-                self.flows.touch(&found, self.now, flow::state_bits(packet));
-                self.replay(packet, &found.rewrite())
-            }
+        match self.replay_found(packet, found.as_ref()) {
+            Some(verdict) => verdict,
             None => self.decide(packet, found),
         }
     }
 
+    fn replay_found(
+        &mut self,
+        packet: &mut Packet<'_>,
+        found: Option<&Flow>,
+    ) -> Option<Step<Verdict>> {
+        let found = found.filter(|found| self.may_replay(packet, found))?;
+        self.flows.touch(found, self.now, flow::state_bits(packet));
+        Some(self.replay(packet, &found.rewrite()))
+    }
+
+    /// What becomes of a packet whose line may be replayed; nothing, and nothing is decided, where
+    /// there is none. This is all that the kernel's programs do.
+    pub fn replay_known(&mut self, packet: &mut Packet<'_>) -> Option<Verdict> {
+        self.admit(packet).ok()?;
+        let found = self.flows.find(packet.key, packet.hash);
+        Some(self.replay_found(packet, found.as_ref())?.unwrap_or_else(|verdict| verdict))
+    }
+
     /// Whether a line's decision holds for this packet: its way is known, it is as new as both of
-    /// its ports, and it is the way of a packet addressed like this one: to the gateway, or to
-    /// this station of this segment.
+    /// its ports, it is the way of a packet addressed like this one (to the gateway, or to this
+    /// station of this segment), and its sender is the one whose port this is.
     pub(crate) fn may_replay(&self, packet: &Packet<'_>, found: &Flow) -> bool {
         let leads_on = if packet.routed {
             !found.key().is_l2()
@@ -87,7 +102,10 @@ impl Pipeline<'_> {
                 && found.segment() == packet.segment.get()
                 && found.flags() & NEXT_HOP == 0
         };
+        let port = self.tables.topology.port(packet.ingress);
+        let station = port.and_then(|port| port.station);
         leads_on
+            && station.is_none_or(|station| station == packet.headers.src)
             && found.path_known()
             && self.is_fresh(packet, found)
             && !flow::reopens(packet, found)

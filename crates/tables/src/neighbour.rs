@@ -63,6 +63,14 @@ impl Neighbours {
         self.hops.get(number as usize)?.as_ref()
     }
 
+    /// The MAC addresses of all next hops, by number, where they are known.
+    pub fn hops(&self) -> impl Iterator<Item = Option<MacAddr>> {
+        self.hops.iter().map(|hop| match hop.as_ref()?.neighbour {
+            Some(Neighbour::At(mac)) => Some(mac),
+            Some(Neighbour::Failed) | None => None,
+        })
+    }
+
     /// What is known of a neighbour on any link.
     #[must_use]
     pub fn on(&self, link: Link, address: [u8; 4]) -> Option<Neighbour> {

@@ -45,6 +45,8 @@ pub struct Port {
     /// The node's own address there, which packets to be routed are addressed to and routed ones
     /// leave with: [`GATEWAY_MAC`] on vifs and host ports, a NIC's own on a NIC.
     pub mac: MacAddr,
+    /// The VM behind a vif. What speaks there with another address is looked at each time.
+    pub station: Option<MacAddr>,
     /// Largest packet it takes, bytes behind the Ethernet header and tag.
     pub mtu: u16,
     /// The change that concerned it last: a line older than this was decided under other facts.

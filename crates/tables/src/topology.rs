@@ -119,6 +119,7 @@ mod tests {
             egress: Egress::Punt,
             public: false,
             mac: crate::GATEWAY_MAC,
+            station: None,
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,

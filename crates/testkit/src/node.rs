@@ -82,6 +82,7 @@ fn port(node: u8, number: u16, kind: PortKind, segment: u16) -> Port {
         mtu: 1500,
         stamp: 1,
         partial_checksums: false,
+        station: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod start;
 mod stations;
+mod told;
 mod workers;
 
 use std::process::ExitCode;

@@ -22,6 +22,7 @@ use crate::neighbours::Announcement;
 use crate::ports::{Names, PortState};
 use crate::public::Public;
 use crate::stations::Pending;
+use crate::told::Told;
 use crate::workers::Workers;
 
 /// The AF_XDP sockets of a NIC.
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) stations: Stations,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) pending: Pending,
+    pub(crate) told: Told,
     pub(crate) neighbours: Neighbours,
     pub(crate) public: Public,
     pub(crate) sender: PuntSender,
@@ -59,6 +61,8 @@ pub(crate) struct Node {
     /// Stations not learned because their segment knows as many as it may.
     pub(crate) fdb_refused: u64,
     pub(crate) warnings: Vec<String>,
+    /// Who carries the packets of open connections, and why.
+    pub(crate) replay: String,
     pub(crate) reloads: Reloads,
     pub(crate) started: Instant,
     pub(crate) ready: bool,
@@ -110,6 +114,9 @@ impl Node {
             ..Snapshot::default()
         };
         self.put_in_force(after);
+        if let Err(error) = self.tell_kernel() {
+            tracing::error!("the kernel's programs: {error:#}");
+        }
         let after = self.publisher.current();
         self.announce_new(&before, &after);
     }
@@ -180,6 +187,7 @@ impl Node {
             neighbours: Arc::new(neighbours),
             ..tables
         });
+        self.tell_hops();
     }
 
     /// A link came, changed or went.

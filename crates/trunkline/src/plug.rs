@@ -4,7 +4,7 @@ use anyhow::Result;
 use control::flags::{Hook, XdpMode};
 use control::netlink::{Link, judge};
 use kernel::{Kernel, PortEntry};
-use tables::{Egress, PortId};
+use tables::{Egress, Port, PortId};
 
 use crate::memory;
 use crate::node::{NicSockets, Node};
@@ -124,12 +124,9 @@ impl Node {
     /// Tells workers and kernel of a plugged port.
     fn set(&mut self, id: PortId, plugged: Plugged) -> Result<()> {
         let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
-        let sockets = self.nic_sockets.get(&id).filter(|_| plugged.xdp).copied();
-        let entry = entry(port, &plugged, &self.model.tuning, sockets);
         port.plugged = Some(plugged);
         self.compile();
-        self.kernel.set_port(&entry)?;
-        Ok(())
+        self.tell_kernel()
     }
 
     /// The punt link carries the largest port's packets; frames have room for so much.
@@ -191,6 +188,7 @@ impl Node {
     fn after_unplug(&mut self, id: PortId) {
         self.next_stamp();
         self.compile();
+        self.told.forget_port(id);
         self.tried("unplugging", |kernel| kernel.clear_port(id.get()));
     }
 
@@ -234,9 +232,11 @@ pub(crate) fn expects_xdp(hook: Hook, link: &Link) -> bool {
     }
 }
 
-fn entry(
+/// The port as the kernel's programs see it; `row` is how workers do.
+pub(crate) fn entry(
     port: &PortState,
     plugged: &Plugged,
+    row: &Port,
     tuning: &control::model::Tuning,
     sockets: Option<NicSockets>,
 ) -> PortEntry {
@@ -246,8 +246,12 @@ fn entry(
         kind: kind(&port.wanted),
         public: matches!(port.wanted, Wanted::Nic { public: true, .. }),
         ifindex: plugged.link.index,
-        mtu: u16::try_from(plugged.link.mtu).unwrap_or(u16::MAX),
-        mac: plugged.link.mac.unwrap_or_default().0,
+        mtu: row.mtu,
+        mac: row.mac.0,
+        segment: row.segment.get(),
+        stamp: row.stamp,
+        station: row.station.unwrap_or_default().0,
+        takes_xdp: false,
         peer: plugged.link.is("veth") && plugged.link.peer_in_other_netns,
         punt_rate: tuning.punt_rate,
         punt_burst: tuning.punt_burst,

@@ -7,14 +7,15 @@ use control::model::Model;
 use control::netlink::{Link, host_port_name};
 use control::numbers::Numbers;
 use tables::{Egress, GATEWAY_MAC, Port, PortId, PortKind, SegmentId, ZoneId};
+use wire::MacAddr;
 
 /// What a port is for, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// A NIC.
     Nic { trunk: bool, public: bool },
-    /// A VM's interface in the network of this name.
-    Vif { network: String },
+    /// The interface of the VM with this MAC, in the network of this name.
+    Vif { network: String, mac: MacAddr },
     /// The host's foot in the network of this name; its bridge.
     Host { network: String, bridge: String },
 }
@@ -68,7 +69,15 @@ impl PortState {
     pub(crate) fn network(&self) -> Option<&str> {
         match &self.wanted {
             Wanted::Nic { .. } => None,
-            Wanted::Vif { network } | Wanted::Host { network, .. } => Some(network),
+            Wanted::Vif { network, .. } | Wanted::Host { network, .. } => Some(network),
+        }
+    }
+
+    /// The VM behind a vif.
+    pub(crate) fn station(&self) -> Option<MacAddr> {
+        match self.wanted {
+            Wanted::Vif { mac, .. } => Some(mac),
+            Wanted::Nic { .. } | Wanted::Host { .. } => None,
         }
     }
 
@@ -85,6 +94,7 @@ impl PortState {
                 Wanted::Nic { .. } => plugged.link.mac.unwrap_or_default(),
                 Wanted::Vif { .. } | Wanted::Host { .. } => GATEWAY_MAC,
             },
+            station: self.station(),
             mtu: u16::try_from(plugged.link.mtu).unwrap_or(u16::MAX),
             stamp: plugged.stamp,
             partial_checksums: plugged.xdp && self.kind() == PortKind::Vif,
@@ -135,7 +145,7 @@ pub(crate) fn wanted(model: &Model) -> BTreeMap<String, (Wanted, Hook)> {
     });
     let vifs = model.vifs.iter().filter_map(|vif| {
         let network = model.networks.get(vif.network)?.name.clone();
-        Some((vif.name.clone(), (Wanted::Vif { network }, model.tuning.vif_hook)))
+        Some((vif.name.clone(), (Wanted::Vif { network, mac: vif.mac }, model.tuning.vif_hook)))
     });
     // nova makes a network on a node when its first VM comes.
     let has_vif = |name: &str| {

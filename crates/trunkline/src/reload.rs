@@ -123,6 +123,7 @@ impl Node {
             let (nic, vlan) = (self.nic(&network.uplink), network.vlan.unwrap_or(0));
             let segment = self.names.segment(&network.name);
             self.tried("segment", |kernel| kernel.clear_vlan(nic.get(), vlan));
+            self.told.forget_segment(segment);
             self.tried("segment", |kernel| kernel.clear_segment(segment.get()));
             self.stations.forget_learned(|(at, _), _| *at == segment);
             if self.model.networks.iter().all(|new| new.name != network.name) {
@@ -139,11 +140,7 @@ impl Node {
     }
 
     fn add_segments(&mut self) -> Result<()> {
-        for network in &self.model.networks {
-            let segment = self.names.segment(&network.name).get();
-            let zone = self.names.zone(&network.zone).get();
-            self.kernel.set_segment(segment, zone, network.vlan.unwrap_or(0))?;
-        }
+        self.tell_kernel()?;
         let uplinks: BTreeSet<String> =
             self.model.networks.iter().map(|network| network.uplink.clone()).collect();
         // A NIC that is not plugged yet owns them when it is.

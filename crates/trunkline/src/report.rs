@@ -37,7 +37,9 @@ impl Node {
                 live: self.workers.gauge(|gauges| &gauges.live_lines),
             },
             frames: self.workers.frames(),
+            replay: self.replay.clone(),
             verdicts: Verdicts {
+                replayed: ports.iter().map(|port| port.replayed).sum(),
                 forward: self.workers.sum(|counters| &counters.forward),
                 flood: self.workers.sum(|counters| &counters.flood),
                 reply: self.workers.sum(|counters| &counters.reply),
@@ -107,6 +109,7 @@ impl Node {
             tx_bytes: counted.tx_bytes + sent(|row| &row.tx_bytes),
             punted: counted.punted,
             passed: counted.passed,
+            replayed: counted.replayed,
             drops: self.drops(port.id),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use af_xdp::QueuePlan;
 use anyhow::{Context, Result, bail};
 use conntrack::Table;
-use control::flags::{Flags, XdpMode};
+use control::flags::{Flags, Replay, XdpMode};
 use control::learn::Stations;
 use control::model::Model;
 use control::neighbours::Neighbours;
@@ -24,6 +24,7 @@ use crate::ports::Names;
 use crate::public::Public;
 use crate::run::patiently;
 use crate::stations::Pending;
+use crate::told::Told;
 use crate::workers::{self, NicQueues, Workers};
 
 /// Slots of the kernel's socket map that a NIC gets, one a queue.
@@ -63,8 +64,8 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     let hash_key = RandomState::new().build_hasher().finish();
     let lines = Table::lines_for(model.tuning.connections as usize);
     let lines = u32::try_from(lines).context("that many connections do not fit one table")?;
-    let settings = Settings { lines, hash_key, tcx: true };
-    let mut kernel = patiently(async || Kernel::start(&model.node, &settings)).await?;
+    let settings = Settings { lines, hash_key, tcx: true, replays: true };
+    let (mut kernel, replay) = load(&model, settings).await?;
     for nic in &nics {
         let interface = Interface::new(nic.link.index, &nic.link.name);
         let changes = kernel.prepare_nic(interface, nic.trunk)?;
@@ -127,12 +128,14 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         stations: Stations::default(),
         fdb: Arc::new(Fdb::default()),
         pending: Pending::default(),
+        told: Told::default(),
         neighbours: Neighbours::default(),
         public: Public::default(),
         sender,
         announcements: Vec::new(),
         fdb_refused: 0,
         warnings,
+        replay,
         reloads: Reloads::default(),
         started: Instant::now(),
         ready: false,
@@ -145,6 +148,29 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     node.kernel.attach_punt(near, Interface::new(punt.far.index, &punt.far.name))?;
     node.ready = true;
     Ok((node, watch))
+}
+
+/// Loads the programs, with the replay that is asked for; says in words which it is.
+async fn load(model: &Model, settings: Settings) -> Result<(Kernel, String)> {
+    let start = async |replays| {
+        let settings = Settings { replays, ..settings };
+        patiently(async || Kernel::start(&model.node, &settings)).await
+    };
+    let asked = model.tuning.replay;
+    match asked {
+        Replay::Userspace => return Ok((start(false).await?, "userspace (asked for)".to_owned())),
+        Replay::Kernel => return Ok((start(true).await?, "kernel (asked for)".to_owned())),
+        Replay::Auto => {}
+    }
+    match start(true).await {
+        Ok(kernel) => Ok((kernel, "kernel (its verifier takes the programs)".to_owned())),
+        Err(error @ kernel::Error::Load { .. }) => {
+            tracing::warn!("the kernel does not take the programs that replay: {error}");
+            let kernel = start(false).await?;
+            Ok((kernel, "userspace (the kernel refuses the programs that replay)".to_owned()))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Node {

@@ -50,6 +50,7 @@ mod tests {
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,
+            station: None,
         }
     }
 

@@ -118,6 +118,39 @@ impl fmt::Display for Hook {
     }
 }
 
+/// Who carries the packets of connections that are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Replay {
+    /// The kernel's programs; the workers, where its verifier refuses them.
+    #[default]
+    Auto,
+    /// The kernel's programs, or an error.
+    Kernel,
+    /// The workers: for NICs with zero copy, and for finding faults.
+    Userspace,
+}
+
+impl FromStr for Replay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words =
+            [("auto", Self::Auto), ("kernel", Self::Kernel), ("userspace", Self::Userspace)];
+        choose(text, &words)
+    }
+}
+
+impl fmt::Display for Replay {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Kernel => "kernel",
+            Self::Userspace => "userspace",
+        })
+    }
+}
+
 /// Which networks a node routes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -260,7 +293,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(NetworkKind, XdpMode, Hook, Provision, PortRange, Cores);
+as_text!(NetworkKind, XdpMode, Hook, Replay, Provision, PortRange, Cores);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Said;
 use crate::config::ConfigError;
-use crate::flags::Flags;
+use crate::flags::{Flags, Replay};
 use crate::model::{Timeouts, Tuning};
 
 /// The name of the node: it names a directory and a socket.
@@ -50,6 +50,12 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
         let message = format!("{} cores for {workers} workers: name one for each", cores.len());
         return Err(said.setting("cores", message));
     }
+    // Without the kernel's replay every packet takes this way, and not just those that need a
+    // decision.
+    let punt_rate = match settings.replay.unwrap_or_default() {
+        Replay::Userspace => 1_000_000,
+        Replay::Auto | Replay::Kernel => 100_000,
+    };
     Ok(Tuning {
         workers: settings.workers,
         cores,
@@ -62,8 +68,9 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
         xdp_mode: settings.xdp_mode.unwrap_or_default(),
         hook: settings.hook.unwrap_or_default(),
         vif_hook: settings.vif_hook.unwrap_or_default(),
+        replay: settings.replay.unwrap_or_default(),
         connections: range("connections", settings.connections.unwrap_or(250_000), 1, 16_000_000)?,
-        punt_rate: range("punt_rate", settings.punt_rate.unwrap_or(500_000), 1, 100_000_000)?,
+        punt_rate: range("punt_rate", settings.punt_rate.unwrap_or(punt_rate), 1, 100_000_000)?,
         punt_burst: range("punt_burst", settings.punt_burst.unwrap_or(4096), 1, 1_000_000)?,
         fdb_ageing: Duration::from_secs(
             range("fdb_ageing", settings.fdb_ageing.unwrap_or(300), 1, 1_000_000)?.into(),

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use libbpf_rs::libbpf_sys;
 
-use kernel::{Interface, Kernel, PortEntry, PortKind, Settings, detach_all};
+use kernel::{Interface, Kernel, PortEntry, PortKind, SegmentEntry, Settings, detach_all};
 
 thread_local! {
     static TURN: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
@@ -144,7 +144,7 @@ pub struct Node {
 
 impl Node {
     pub fn start(name: &str) -> Self {
-        Self::with(name, Settings { lines: 64, hash_key: 1, tcx: true })
+        Self::with(name, Settings { lines: 64, hash_key: 1, tcx: true, replays: true })
     }
 
     pub fn with(name: &str, settings: Settings) -> Self {
@@ -178,6 +178,10 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         ifindex,
         kind,
         mac: [2, 0, 0, 0, 0, 1],
+        segment: 0,
+        stamp: 0,
+        station: [0; 6],
+        takes_xdp: false,
         mtu: 1500,
         peer: false,
         public: false,
@@ -186,6 +190,11 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         punt_rate: 0,
         punt_burst: 0,
     }
+}
+
+/// A segment without a gateway here.
+pub fn segment(zone: u16, vlan: u16) -> SegmentEntry {
+    SegmentEntry { zone, vlan, ..SegmentEntry::default() }
 }
 
 /// Where BPF programs are on an interface, with the programs' ids.

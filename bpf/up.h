@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The way up, to the workers: the NIC's AF_XDP socket where the NIC has XDP, and the punt link for
+ * all others: outer 802.1ad tag with the port's number, then into tl-punt0.
+ */
+#pragma once
+#include "maps.h"
+#include "parse.h"
+
+/* Two CPUs may want to pay from one bucket at once; who lost this often drops. */
+#define BUCKET_TRIES 8
+
+/*
+ * Pays for frames from the port's bucket; false if there is not enough in it.
+ *
+ * The bucket is one number, the moment until which everything is paid for (GCRA): each frame
+ * moves it on by punt_cost, it may lie at most at now, and it is never further back than
+ * punt_burst. So one compare-and-swap does it, without a lock. A packet of more frames than the
+ * bucket holds is let through a full one, and the debt is waited for.
+ */
+static __always_inline int pay(const struct port *port, __u32 frames)
+{
+	__u32 number = port->number;
+	struct bucket *bucket;
+	__u64 now, floor;
+
+	if (!port->punt_cost)
+		return 1;
+	bucket = bpf_map_lookup_elem(&buckets, &number);
+	if (!bucket)
+		return 0;
+	now = bpf_ktime_get_ns();
+	floor = now > port->punt_burst ? now - port->punt_burst : 0;
+	for (int try = 0; try < BUCKET_TRIES; try++) {
+		__u64 paid = *(volatile __u64 *)&bucket->paid;
+		__u64 from = paid > floor ? paid : floor;
+		__u64 next = from + (__u64)port->punt_cost * frames;
+
+		if (next > now && from != floor)
+			return 0;
+		if (__sync_val_compare_and_swap(&bucket->paid, paid, next) == paid)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int drop_xdp(struct counters *row, __u32 reason)
+{
+	row->drops[reason]++;
+	return XDP_DROP;
+}
+
+/* Up by the NIC's own socket for this queue. */
+static __always_inline int to_socket(struct xdp_md *ctx, const struct port *port,
+				     struct counters *row)
+{
+	__u32 queue = ctx->rx_queue_index;
+
+	// Beyond its queues lie the sockets of another NIC.
+	if (queue >= port->queues ||
+	    bpf_redirect_map(&sockets, port->sockets + queue, XDP_DROP) != XDP_REDIRECT)
+		return drop_xdp(row, DROP_NO_DAEMON);
+	row->punted++;
+	return XDP_REDIRECT;
+}
+
+/* Up by the punt link. */
+static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *port,
+				       struct counters *row)
+{
+	__u32 *words;
+	__be16 *tag;
+
+	if (!pay(port, 1))
+		return drop_xdp(row, DROP_PUNT_RATE);
+	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(struct vlan_tag)))
+		return drop_xdp(row, DROP_NO_ROOM);
+	words = (void *)(long)ctx->data;
+	tag = (void *)(words + 3);
+	if ((void *)(words + 4) > (void *)(long)ctx->data_end)
+		return drop_xdp(row, DROP_MALFORMED);
+	// Both addresses move into the new room, and the tag behind them.
+	words[0] = words[1];
+	words[1] = words[2];
+	words[2] = words[3];
+	tag[0] = bpf_htons(ETH_P_8021AD);
+	tag[1] = bpf_htons(port->number);
+	if (bpf_redirect_map(&punts, 0, XDP_DROP) != XDP_REDIRECT)
+		return drop_xdp(row, DROP_NO_DAEMON);
+	row->punted++;
+	return XDP_REDIRECT;
+}
+
+static __always_inline int drop_tc(struct counters *row, __u32 reason, __u32 frames)
+{
+	row->drops[reason] += frames;
+	return TC_ACT_SHOT;
+}
+
+/* Up by the punt link. A tag that the kernel holds beside the frame goes into it, behind ours. */
+static __always_inline int to_punt_tc(struct __sk_buff *skb, const struct port *port,
+				      struct counters *row, __u32 frames)
+{
+	struct settings *node = node_settings();
+
+	if (!node || !node->punt)
+		return drop_tc(row, DROP_NO_DAEMON, frames);
+	if (!pay(port, frames))
+		return drop_tc(row, DROP_PUNT_RATE, frames);
+	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021AD), port->number))
+		return drop_tc(row, DROP_NO_ROOM, frames);
+	row->punted += frames;
+	return bpf_redirect(node->punt, 0);
+}
