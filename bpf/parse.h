@@ -276,7 +276,8 @@ static __always_inline int parse_other(void *payload, void *end, __u32 length,
 	if (packet->ethertype == bpf_htons(ETH_P_8021AD) ||
 	    packet->ethertype == bpf_htons(ETH_P_8021Q))
 		return 1;
-	packet->replays = 1;
+	// No real frame is so short that a tag would not fit behind its header.
+	packet->replays = length >= sizeof(struct vlan_tag);
 	if (packet->ethertype != bpf_htons(ETH_P_IPV6))
 		return 1;
 	packet->replays = 0;

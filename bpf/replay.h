@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "lookup.h"
+#include "trace.h"
 
 #define NANOSECONDS 1000000000ULL
 
@@ -158,7 +159,10 @@ static __always_inline int find_way(const struct arrival *from, struct way *way)
 	way->word5 = line->word[5];
 	word6 = line->word[6];
 	word7 = line->word[7];
-	if (line->word[0] != word0 || !(line_flags(way->word4) & LINE_PATH_KNOWN))
+	if (line->word[0] != word0)
+		return 0;
+	trace_read(way->word3, way->word5, word6);
+	if (!(line_flags(way->word4) & LINE_PATH_KNOWN))
 		return 0;
 	way->egress = port_of(line_egress(way->word4));
 	if (!way->egress || !is_fresh(from, way, line_stamp(word6)) ||

@@ -5,7 +5,6 @@
  */
 #pragma once
 #include "rewrite.h"
-#include "trace.h"
 #include "up.h"
 
 #define L3_AT sizeof(struct ethhdr)
@@ -84,7 +83,7 @@ static __always_inline int replay_tc(struct __sk_buff *skb, const struct arrival
 		return drop_tc(row, DROP_NO_ROOM, frames);
 	if (vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan))
 		return drop_tc(row, DROP_NO_ROOM, frames);
-	trace_replay(way);
+	trace_replay(way->egress->number, vlan);
 	row->replayed += frames;
 	out->tx_packets += frames;
 	out->tx_bytes += skb->len;

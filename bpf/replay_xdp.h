@@ -2,7 +2,6 @@
 /* Replaying a frame in XDP: everything is in the frame, its tag and its checksums as well. */
 #pragma once
 #include "rewrite.h"
-#include "trace.h"
 #include "up.h"
 
 /* What there is of every transport header; TCP's checksum lies behind. */
@@ -109,7 +108,7 @@ static __always_inline int replay_xdp(struct xdp_md *ctx, const struct arrival *
 	} else {
 		put_ethernet(ethernet, way, from->packet.ethertype);
 	}
-	trace_replay(way);
+	trace_replay(way->egress->number, vlan);
 	row->replayed++;
 	out->tx_packets++;
 	out->tx_bytes += ctx->data_end - ctx->data;

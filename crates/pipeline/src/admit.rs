@@ -33,7 +33,9 @@ pub(crate) fn segment(tables: &tables::Topology, port: &Port, packet: &mut Packe
     if from_guest && vlan.is_some() {
         return Err(Verdict::Drop(DropReason::GuestTag));
     }
-    let Some(segment) = tables.segment_of(port, vlan) else { return no_segment(port, packet) };
+    let Some(segment) = tables.segment_of(port, vlan) else {
+        return no_segment(port, vlan, packet);
+    };
     match packet.headers.tags {
         0 => {}
         1 => packet.untag(),
@@ -46,8 +48,11 @@ pub(crate) fn segment(tables: &tables::Topology, port: &Port, packet: &mut Packe
 
 /// What no segment owns is the host's, but for what the kernel's program took for ours on the
 /// public side.
-fn no_segment(port: &Port, packet: &Packet<'_>) -> Step<()> {
+fn no_segment(port: &Port, vlan: Option<u16>, packet: &mut Packet<'_>) -> Step<()> {
     let known = matches!(packet.headers.network, Network::Ipv4(_) | Network::Arp(_));
+    if packet.headers.tags == 1 && vlan.is_none() {
+        packet.untag();
+    }
     match port.kind {
         PortKind::Vif | PortKind::Host => Err(Verdict::Drop(DropReason::NoSegment)),
         PortKind::Trunk | PortKind::Public if port.public && packet.headers.tags == 0 && known => {

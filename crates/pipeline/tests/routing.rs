@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use tables::GATEWAY_MAC;
-use testkit::{ROUTER, Sent, World, arp_request, echo, tcp, udp, vm_mac};
+use testkit::{ROUTER, Sent, World, arp_request, echo, tag, tcp, udp, vm_mac};
 use wire::{Ipv4, MacAddr, Network, Transport};
 
 const VM1: (MacAddr, [u8; 4]) = (MacAddr([0xfa, 0x16, 0x3e, 0, 0, 1]), [10, 0, 0, 3]);
@@ -260,6 +260,16 @@ fn from_outside_a_floating_address_leads_to_its_vm() {
     let grant = tcp((VM1.0, VM1.1, 22), (GATEWAY_MAC, GOOGLE, 5000), 18, b"");
     world.send(1, &grant);
     assert_eq!(hop(&world.outside[0]).src, FLOAT1);
+}
+
+#[test]
+fn a_priority_tag_names_no_vlan_on_the_public_side_either() {
+    let mut world = World::routed("priority_public", false);
+    let port = tables::PortId::new(2).unwrap();
+    let syn = tcp((ROUTER.mac, GOOGLE, 5000), (LEFT_PUBLIC, FLOAT1, 22), 2, b"");
+    let (verdict, sent) = world.left.receive(port, &tag(&syn, 0xe000));
+    assert_eq!(verdict, pipeline::Verdict::Forward(tables::PortId::new(11).unwrap()));
+    assert_eq!(hop(&sent[0].1), hop(&world.left.receive(port, &syn).1[0].1));
 }
 
 #[test]

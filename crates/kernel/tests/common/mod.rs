@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // tests
 
 pub mod run;
+pub mod traced;
 pub mod wire;
 pub mod worker;
 

@@ -51,12 +51,17 @@ pub struct Ran {
 }
 
 pub fn run(program: BorrowedFd<'_>, frame: &[u8]) -> Ran {
-    test_run(program, frame, None).0
+    test_run(program, frame, None, 1).0
+}
+
+/// The same so many times, over one frame.
+pub fn run_times(program: BorrowedFd<'_>, frame: &[u8], times: u32) -> Ran {
+    test_run(program, frame, None, times).0
 }
 
 /// The same with a context for tc; answers it as it was left.
 pub fn run_skb(program: BorrowedFd<'_>, frame: &[u8], context: SkBuff) -> (Ran, SkBuff) {
-    let (ran, context) = test_run(program, frame, Some(context));
+    let (ran, context) = test_run(program, frame, Some(context), 1);
     (ran, context.unwrap())
 }
 
@@ -64,6 +69,7 @@ fn test_run(
     program: BorrowedFd<'_>,
     frame: &[u8],
     mut context: Option<SkBuff>,
+    times: u32,
 ) -> (Ran, Option<SkBuff>) {
     let mut out = vec![0; 4096];
     let mut options = libbpf_sys::bpf_test_run_opts {
@@ -72,6 +78,7 @@ fn test_run(
         data_size_in: frame.len() as u32,
         data_out: out.as_mut_ptr().cast(),
         data_size_out: out.len() as u32,
+        repeat: times as i32,
         ..Default::default()
     };
     if let Some(context) = &mut context {
