@@ -243,9 +243,13 @@ impl Pipeline<'_> {
             return bridge::path(self.tables, packet);
         }
         let new = found.rewrite().destination;
-        let destination = if new == [0; 4] { ip.dst } else { new };
+        // An address that is translated is meant at the far side; one that is not, where it was
+        // said. (A private one is never looked for at the provider's.)
+        if new == [0; 4] {
+            return self.path_to(packet, packet.zone, ip.dst);
+        }
         let zone = self.far_zone(found).ok_or(Verdict::Drop(DropReason::Revoked))?;
-        self.path_to(packet, zone, destination)
+        self.path_to(packet, zone, new)
     }
 
     /// The zone a flow's packets leave into: the one its answers come from.

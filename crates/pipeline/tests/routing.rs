@@ -437,6 +437,18 @@ fn a_demilitarised_destination_sees_the_vm_even_if_it_has_a_float() {
 }
 
 #[test]
+fn what_was_not_translated_is_answered_by_the_own_network_and_not_by_the_provider() {
+    let mut world = World::routed("dmz_floats", false);
+    with_nat(&mut world, |nat| nat.insert_exempt("91.208.23.0/24".parse().unwrap()));
+    let asked = world.send(2, &udp((VM2.0, VM2.1, 4000), (GATEWAY_MAC, FLOAT6, 53), b"?"));
+    assert_eq!((one(&asked).vm, hop(&one(&asked).frame).src), (6, VM2.1));
+    world.outside.clear();
+    let answered = world.send(6, &udp((VM6.0, VM6.1, 53), (GATEWAY_MAC, VM2.1, 4000), b"!"));
+    assert_eq!((one(&answered).vm, hop(&one(&answered).frame).src), (2, FLOAT6));
+    assert!(world.outside.is_empty(), "a private address goes to nobody outside");
+}
+
+#[test]
 fn a_forced_destination_sees_the_node_by_whatever_way() {
     let mut world = World::routed("forced", false);
     with_nat(&mut world, |nat| nat.insert_forced("10.1.0.0/24".parse().unwrap()));
