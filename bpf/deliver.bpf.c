@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The two ends of the punt link.
+ * The two ends of the punt link, and a probe.
  *
  * punt, XDP at tl-punt1: a frame on its way up, to the worker that serves the queue it came by.
+ * probe, on no interface: to see whether one takes what XDP sends it.
  * deliver, tc at tl-punt0: a frame on its way down, to the port its outer tag names.
  */
 #include "maps.h"
 #include "parse.h"
+
+/* Run by the daemon over a live frame, which leaves by the interface that the run names. */
+SEC("xdp")
+int probe(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_TX;
+}
 
 /* The port number in the outer tag; 0 if there is no such tag. */
 static __always_inline __u32 number_in_frame(void *data, void *end)

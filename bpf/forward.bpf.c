@@ -30,14 +30,14 @@ static __always_inline int goes_up_always(const struct port *port)
 /* Finds the segment of a frame that came by this port in this VLAN, 0 for untagged. */
 static __always_inline void find_segment(struct arrival *from, int vlan)
 {
-	struct vlan_key key = { .port = from->port->number, .vlan = vlan };
+	__u32 at = from->port->nic * VLANS + (vlan & VLAN_ID);
 	struct segment *segment;
 	__u32 number, *of_vlan;
 
 	if (goes_up_always(from->port)) {
 		number = vlan ? 0 : from->port->segment;
 	} else {
-		of_vlan = vlan < 0 ? NULL : bpf_map_lookup_elem(&vlans, &key);
+		of_vlan = vlan < 0 ? NULL : bpf_map_lookup_elem(&vlans, &at);
 		number = of_vlan ? *of_vlan : 0;
 	}
 	segment = number ? bpf_map_lookup_elem(&segments, &number) : NULL;

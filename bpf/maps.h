@@ -15,8 +15,13 @@
 /* Port and segment numbers have 12 bits; 0 is none. */
 #define PORTS 4096
 #define SEGMENTS 4096
-/* VLANs of all NICs together. */
-#define VLANS 8192
+/* NICs, and the VLANs of each. */
+#define NICS 16
+#define VLANS 4096
+
+/* Places of interfaces by their index, and how far from its own one may be. */
+#define PLACES 16384
+#define PROBES 8
 
 /* Slots of AF_XDP sockets: the punt link's, by queue, then those of NICs. */
 #define SOCKETS 4096
@@ -97,7 +102,8 @@ struct port {
 	__u32 stamp;      /* lines older than this are asked again */
 	__u32 punt_cost;  /* nanoseconds a frame costs; 0: as many as come */
 	__u8 station[6];  /* the only one behind a vif */
-	__u16 spare[3];
+	__u16 nic;        /* of a NIC: whose VLANs are its, from 0 */
+	__u16 spare[2];
 	__u64 punt_burst; /* nanoseconds that can be saved up */
 };
 _Static_assert(sizeof(struct port) == 56, "port");
@@ -113,6 +119,7 @@ _Static_assert(__builtin_offsetof(struct port, segment) == 26, "port.segment");
 _Static_assert(__builtin_offsetof(struct port, stamp) == 28, "port.stamp");
 _Static_assert(__builtin_offsetof(struct port, punt_cost) == 32, "port.punt_cost");
 _Static_assert(__builtin_offsetof(struct port, station) == 36, "port.station");
+_Static_assert(__builtin_offsetof(struct port, nic) == 42, "port.nic");
 _Static_assert(__builtin_offsetof(struct port, punt_burst) == 48, "port.punt_burst");
 
 /* Until when a port's frames are paid for, monotonic nanoseconds. A line of its own: ports must not slow each other. */
@@ -122,12 +129,13 @@ struct bucket {
 };
 _Static_assert(sizeof(struct bucket) == 64, "bucket");
 
-struct vlan_key {
-	__u16 port;
-	__u16 vlan; /* 0: untagged */
+/* An interface that is a port's. */
+struct place {
+	__u32 ifindex; /* 0: free */
+	__u32 number;
 };
-_Static_assert(sizeof(struct vlan_key) == 4, "vlan_key");
-_Static_assert(__builtin_offsetof(struct vlan_key, vlan) == 2, "vlan_key.vlan");
+_Static_assert(sizeof(struct place) == 8, "place");
+_Static_assert(__builtin_offsetof(struct place, number) == 4, "place.number");
 
 struct segment {
 	__u16 zone;
@@ -160,11 +168,13 @@ struct counters {
 	__u64 replayed;
 	__u64 tx_packets;
 	__u64 tx_bytes;
+	__u64 tx_xdp; /* of tx_packets those that XDP redirected */
 	__u64 drops[DROPS];
 };
-_Static_assert(sizeof(struct counters) == (7 + DROPS) * 8, "counters");
+_Static_assert(sizeof(struct counters) == (8 + DROPS) * 8, "counters");
 _Static_assert(__builtin_offsetof(struct counters, replayed) == 32, "counters.replayed");
-_Static_assert(__builtin_offsetof(struct counters, drops) == 56, "counters.drops");
+_Static_assert(__builtin_offsetof(struct counters, tx_xdp) == 56, "counters.tx_xdp");
+_Static_assert(__builtin_offsetof(struct counters, drops) == 64, "counters.drops");
 
 struct settings {
 	__u32 punt;  /* ifindex of tl-punt0; 0: there is no punt link */
@@ -210,13 +220,16 @@ struct {
 	__type(value, struct port);
 } ports SEC(".maps");
 
-/* Interface index to port number. */
+/*
+ * Interface index to port number: at the index's low bits, or one of the places behind. A hash map
+ * costs a quarter of all that is done to a packet.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PORTS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PLACES);
 	__type(key, __u32);
-	__type(value, __u32);
-} numbers SEC(".maps");
+	__type(value, struct place);
+} places SEC(".maps");
 
 /* By port number. Apart from the ports, so that a port's change leaves its bucket as it is. */
 struct {
@@ -226,11 +239,11 @@ struct {
 	__type(value, struct bucket);
 } buckets SEC(".maps");
 
-/* A NIC's VLAN to segment number. */
+/* A NIC's VLAN (0: untagged) to segment number, VLANS for each NIC. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, VLANS);
-	__type(key, struct vlan_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NICS * VLANS);
+	__type(key, __u32);
 	__type(value, __u32);
 } vlans SEC(".maps");
 
@@ -363,7 +376,15 @@ static __always_inline struct settings *node_settings(void)
 /* The port on that interface; NULL if there is none. */
 static __always_inline struct port *port_on(__u32 ifindex)
 {
-	__u32 *number = bpf_map_lookup_elem(&numbers, &ifindex);
+	struct place *place;
+	__u32 at;
 
-	return number ? port_of(*number) : NULL;
+#pragma unroll
+	for (__u32 probe = 0; probe < PROBES; probe++) {
+		at = (ifindex + probe) & (PLACES - 1);
+		place = bpf_map_lookup_elem(&places, &at);
+		if (place && place->ifindex == ifindex)
+			return port_of(place->number);
+	}
+	return NULL;
 }

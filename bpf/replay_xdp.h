@@ -111,6 +111,7 @@ static __always_inline int replay_xdp(struct xdp_md *ctx, const struct arrival *
 	trace_replay(way->egress->number, vlan);
 	row->replayed++;
 	out->tx_packets++;
+	out->tx_xdp++;
 	out->tx_bytes += ctx->data_end - ctx->data;
 	return bpf_redirect_map(&devices, number, XDP_DROP);
 }

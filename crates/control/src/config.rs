@@ -144,6 +144,9 @@ pub struct VifEntry {
     /// The VM's addresses.
     #[serde(default)]
     pub addresses: Vec<Ipv4Addr>,
+    /// Its end of a veth polls (GRO is on there), so that XDP may redirect to it.
+    #[serde(default)]
+    pub napi: bool,
 }
 
 /// One `[[fdb]]`: a MAC that is not learned but told.

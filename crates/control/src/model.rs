@@ -159,6 +159,8 @@ pub struct Vif {
     pub mac: MacAddr,
     /// The VM's addresses, inside the network's subnet, unique in its zone.
     pub addresses: Vec<Ipv4Addr>,
+    /// Its end of a veth is said to poll: XDP may redirect to it if it does.
+    pub napi: bool,
 }
 
 /// Where a told MAC is.

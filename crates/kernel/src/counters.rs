@@ -76,6 +76,8 @@ pub struct PortCounters {
     pub tx_packets: u64,
     /// Bytes that programs sent out of it.
     pub tx_bytes: u64,
+    /// Of `tx_packets` those that XDP redirected.
+    pub tx_xdp: u64,
     /// Frames dropped, by [`KernelDrop`].
     pub drops: [u64; DROPS],
 }
@@ -95,6 +97,7 @@ impl PortCounters {
         self.replayed += row.replayed;
         self.tx_packets += row.tx_packets;
         self.tx_bytes += row.tx_bytes;
+        self.tx_xdp += row.tx_xdp;
         for (sum, drops) in self.drops.iter_mut().zip(row.drops) {
             *sum += drops;
         }

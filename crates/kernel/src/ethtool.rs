@@ -11,6 +11,8 @@ const GSTRINGS: u32 = 0x1b;
 const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
 const SFEATURES: u32 = 0x3b;
+const GSTATS: u32 = 0x1d;
+const SS_STATS: u32 = 1;
 const SS_FEATURES: u32 = 4;
 const STRING: usize = 32;
 const DRVINFO_BYTES: usize = 196;
@@ -127,14 +129,29 @@ impl Ethtool {
         Ok(self.feature(interface, name)?.is_some_and(|feature| feature.active))
     }
 
+    /// The sum of the driver's counters whose names end so; 0 if it has none.
+    pub(crate) fn counted(&self, interface: &str, end: &str) -> io::Result<u64> {
+        let names = self.strings(interface, SS_STATS)?;
+        let mut stats = command(GSTATS, 8 + names.len() * 8);
+        put(&mut stats, 1, names.len() as u32);
+        self.ethtool(interface, &mut stats)?;
+        let values =
+            stats[8..].chunks_exact(8).map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes));
+        Ok(names.iter().zip(values).filter(|(name, _)| name.ends_with(end)).map(|(_, n)| n).sum())
+    }
+
     fn feature_names(&self, interface: &str) -> io::Result<Vec<String>> {
+        self.strings(interface, SS_FEATURES)
+    }
+
+    fn strings(&self, interface: &str, set: u32) -> io::Result<Vec<String>> {
         // Command, spare, one bit for each set asked for (64), then its length.
         let mut info = command(GSSET_INFO, 20);
-        put(&mut info, 2, 1 << SS_FEATURES);
+        put(&mut info, 2, 1 << set);
         self.ethtool(interface, &mut info)?;
         let count = word(&info, 4) as usize;
         let mut strings = command(GSTRINGS, 12 + count * STRING);
-        put(&mut strings, 1, SS_FEATURES);
+        put(&mut strings, 1, set);
         put(&mut strings, 2, count as u32);
         self.ethtool(interface, &mut strings)?;
         Ok(strings[12..].chunks_exact(STRING).map(text).collect())

@@ -11,8 +11,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const PORTS: u32 = 4096;
 /// Rows of the segment map.
 pub const SEGMENTS: u32 = 4096;
-/// VLANs of all NICs together.
-pub const VLANS: u32 = 8192;
+/// NICs a node can have.
+pub const NICS: u32 = 16;
+/// VLANs of each, 0 for what has no tag.
+pub const VLANS: u32 = 4096;
+/// Places of interfaces by their index.
+pub(crate) const PLACES: u32 = 16_384;
+/// How many of them one interface can be at.
+pub(crate) const PROBES: u32 = 8;
 /// Slots for AF_XDP sockets.
 pub const SOCKETS: u32 = 4096;
 /// Of these the first belong to the punt link, by queue; NICs have the others.
@@ -91,7 +97,8 @@ pub(crate) struct Port {
     pub(crate) stamp: u32,
     pub(crate) punt_cost: u32,
     pub(crate) station: [u8; 6],
-    pub(crate) spare: [u16; 3],
+    pub(crate) nic: u16,
+    pub(crate) spare: [u16; 2],
     pub(crate) punt_burst: u64,
 }
 
@@ -101,7 +108,8 @@ const _: () = assert!(offset_of!(Port, flags) == 8 && offset_of!(Port, sockets) 
 const _: () = assert!(offset_of!(Port, queues) == 16 && offset_of!(Port, mtu) == 18);
 const _: () = assert!(offset_of!(Port, mac) == 20 && offset_of!(Port, segment) == 26);
 const _: () = assert!(offset_of!(Port, stamp) == 28 && offset_of!(Port, punt_cost) == 32);
-const _: () = assert!(offset_of!(Port, station) == 36 && offset_of!(Port, punt_burst) == 48);
+const _: () = assert!(offset_of!(Port, station) == 36 && offset_of!(Port, nic) == 42);
+const _: () = assert!(offset_of!(Port, punt_burst) == 48);
 
 /// A row of `buckets`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -113,15 +121,15 @@ pub(crate) struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// A key of `vlans`.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// A row of `places`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct VlanKey {
-    pub(crate) port: u16,
-    pub(crate) vlan: u16,
+pub(crate) struct Place {
+    pub(crate) ifindex: u32,
+    pub(crate) number: u32,
 }
 
-const _: () = assert!(size_of::<VlanKey>() == 4 && offset_of!(VlanKey, vlan) == 2);
+const _: () = assert!(size_of::<Place>() == 8 && offset_of!(Place, number) == 4);
 
 /// A row of `segments`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -166,11 +174,13 @@ pub(crate) struct Counters {
     pub(crate) replayed: u64,
     pub(crate) tx_packets: u64,
     pub(crate) tx_bytes: u64,
+    pub(crate) tx_xdp: u64,
     pub(crate) drops: [u64; DROPS],
 }
 
-const _: () = assert!(size_of::<Counters>() == (7 + DROPS) * 8);
-const _: () = assert!(offset_of!(Counters, replayed) == 32 && offset_of!(Counters, drops) == 56);
+const _: () = assert!(size_of::<Counters>() == (8 + DROPS) * 8);
+const _: () = assert!(offset_of!(Counters, replayed) == 32 && offset_of!(Counters, tx_xdp) == 56);
+const _: () = assert!(offset_of!(Counters, drops) == 64);
 
 /// The row of `settings`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -244,7 +254,10 @@ mod tests {
         let here = [
             ("PORTS", u64::from(PORTS)),
             ("SEGMENTS", SEGMENTS.into()),
+            ("NICS", NICS.into()),
             ("VLANS", VLANS.into()),
+            ("PLACES", PLACES.into()),
+            ("PROBES", PROBES.into()),
             ("SOCKETS", SOCKETS.into()),
             ("PUNT_SOCKETS", PUNT_SOCKETS.into()),
             ("TAG_NUMBER", TAG_NUMBER.into()),

@@ -62,6 +62,7 @@ mod notes;
 mod owned;
 mod pins;
 mod ports;
+mod probe;
 mod reserved;
 mod sender;
 mod skeletons;
@@ -78,7 +79,8 @@ pub use counters::{KernelDrop, PortCounters};
 pub use detach::{Report, detach_all, has_left_pins};
 pub use error::Error;
 pub use layout::{
-    HOPS, LAYOUT, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST, VLANS,
+    HOPS, LAYOUT, NICS, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST,
+    VLANS,
 };
 pub use memory::TableHeader;
 pub use nic::Changes;
@@ -173,6 +175,8 @@ pub struct Kernel {
     header: TableHeader,
     /// Whether TCX is wanted.
     tcx: bool,
+    /// The numbers of the NICs, in the order of their VLANs; 0 where there is none.
+    nics: [u16; NICS as usize],
     /// Lets frames for the host past generic XDP; known to nobody outside.
     pass: u64,
     /// What this run attached, by index of the interface.
@@ -210,6 +214,7 @@ impl Kernel {
             lines,
             header,
             tcx: settings.tcx,
+            nics: [0; NICS as usize],
             pass: secret()?,
             attached: HashMap::new(),
             _lock: lock,

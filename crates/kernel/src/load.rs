@@ -14,7 +14,7 @@ use crate::{Settings, log, skeletons};
 #[derive(Debug)]
 pub(crate) struct Maps {
     pub(crate) ports: MapHandle,
-    pub(crate) numbers: MapHandle,
+    pub(crate) places: MapHandle,
     pub(crate) buckets: MapHandle,
     pub(crate) vlans: MapHandle,
     pub(crate) segments: MapHandle,
@@ -38,6 +38,7 @@ pub(crate) struct Programs {
     pub(crate) forward_tc: OwnedFd,
     pub(crate) punt: OwnedFd,
     pub(crate) deliver: OwnedFd,
+    pub(crate) probe: OwnedFd,
 }
 
 /// Loads both objects over one set of maps and pins these. Nothing is attached yet; what an
@@ -45,11 +46,11 @@ pub(crate) struct Programs {
 pub(crate) fn load(pins: &Pins, settings: &Settings) -> Result<(Maps, Programs), Error> {
     log::capture();
     let (maps, forward_xdp, forward_tc) = load_forward(pins, settings)?;
-    let (punt, deliver) = load_deliver(&maps)?;
+    let [punt, deliver, probe] = load_deliver(&maps)?;
     for (name, map) in maps.all() {
         pins.put(map.as_fd(), &pins.map(name))?;
     }
-    Ok((maps, Programs { forward_xdp, forward_tc, punt, deliver }))
+    Ok((maps, Programs { forward_xdp, forward_tc, punt, deliver, probe }))
 }
 
 fn load_forward(pins: &Pins, settings: &Settings) -> Result<(Maps, OwnedFd, OwnedFd), Error> {
@@ -74,7 +75,7 @@ fn load_forward(pins: &Pins, settings: &Settings) -> Result<(Maps, OwnedFd, Owne
     let map = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(failed);
     let maps = Maps {
         ports: map(&loaded.maps.ports)?,
-        numbers: map(&loaded.maps.numbers)?,
+        places: map(&loaded.maps.places)?,
         buckets: map(&loaded.maps.buckets)?,
         vlans: map(&loaded.maps.vlans)?,
         segments: map(&loaded.maps.segments)?,
@@ -94,7 +95,7 @@ fn load_forward(pins: &Pins, settings: &Settings) -> Result<(Maps, OwnedFd, Owne
     Ok((maps, keep(programs.forward_xdp.as_fd())?, keep(programs.forward_tc.as_fd())?))
 }
 
-fn load_deliver(maps: &Maps) -> Result<(OwnedFd, OwnedFd), Error> {
+fn load_deliver(maps: &Maps) -> Result<[OwnedFd; 3], Error> {
     let failed = |source| Error::Load { object: "punt link", log: log::said(), source };
     log::forget();
     let mut place = MaybeUninit::uninit();
@@ -107,7 +108,9 @@ fn load_deliver(maps: &Maps) -> Result<(OwnedFd, OwnedFd), Error> {
         }
     }
     let loaded = open.load().map_err(failed)?;
-    Ok((keep(loaded.progs.punt.as_fd())?, keep(loaded.progs.deliver.as_fd())?))
+    let programs = &loaded.progs;
+    let [punt, deliver] = [programs.punt.as_fd(), programs.deliver.as_fd()];
+    Ok([keep(punt)?, keep(deliver)?, keep(programs.probe.as_fd())?])
 }
 
 /// A descriptor of ours, which stays when the object goes.
@@ -120,7 +123,7 @@ impl Maps {
     pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 16] {
         [
             ("ports", &self.ports),
-            ("numbers", &self.numbers),
+            ("places", &self.places),
             ("buckets", &self.buckets),
             ("vlans", &self.vlans),
             ("segments", &self.segments),

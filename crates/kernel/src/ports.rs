@@ -7,9 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::Error;
 use crate::layout::{
-    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PORT_HOST, PORT_IS_PUBLIC,
-    PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF, PORTS, Port, SEGMENT_GATEWAY,
-    SEGMENT_TAKEN_UP, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VlanKey,
+    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, NICS, PLACES, PORT_HOST,
+    PORT_IS_PUBLIC, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF, PORTS, PROBES,
+    Place, Port, SEGMENT_GATEWAY, SEGMENT_TAKEN_UP, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VLANS,
 };
 use crate::{How, Kernel};
 
@@ -137,7 +137,8 @@ impl PortEntry {
             stamp: self.stamp,
             punt_cost: cost as u32, // at most 10^9
             station: self.station,
-            spare: [0; 3],
+            nic: 0,
+            spare: [0; 2],
             punt_burst: cost * u64::from(self.punt_burst.max(1)),
         }
     }
@@ -171,14 +172,41 @@ impl Kernel {
         if entry.takes_xdp {
             put(&self.maps.devices, "devices", &number, &entry.ifindex)?;
         }
-        put(&self.maps.ports, "ports", &number, &entry.row(how))?;
+        let nic = if entry.kind.is_nic() { self.nic_slot(entry.number)? } else { 0 };
+        put(&self.maps.ports, "ports", &number, &Port { nic, ..entry.row(how) })?;
         match old {
             Some(old) if old.ifindex != entry.ifindex => self.forget_interface(old)?,
             Some(_) => {}
             // Its predecessor's debts are not its own.
             None => put(&self.maps.buckets, "buckets", &number, &Bucket::default())?,
         }
-        put(&self.maps.numbers, "numbers", &entry.ifindex, &number)
+        self.place(entry.ifindex, number)
+    }
+
+    /// Where the VLANs of a NIC are: its own place, or a free one.
+    fn nic_slot(&mut self, number: u16) -> Result<u16, Error> {
+        let own = self.nics.iter().position(|nic| *nic == number);
+        let at = own.or_else(|| self.nics.iter().position(|nic| *nic == 0));
+        let at = at.ok_or(Error::Number { what: "NIC", number: NICS })?;
+        self.nics[at] = number;
+        Ok(at as u16)
+    }
+
+    /// Notes whose an interface is: in its own place, or the first one behind that is free.
+    fn place(&self, ifindex: u32, number: u32) -> Result<(), Error> {
+        let mut free = None;
+        for at in probes(ifindex) {
+            let place: Place = get(&self.maps.places, "places", &at)?.unwrap_or_default();
+            if place.ifindex == ifindex {
+                free = Some(at);
+                break;
+            }
+            if place.ifindex == 0 {
+                free = free.or(Some(at));
+            }
+        }
+        let at = free.ok_or(Error::Number { what: "place for interface", number: ifindex })?;
+        put(&self.maps.places, "places", &at, &Place { ifindex, number })
     }
 
     /// Forgets a port and its VLANs. To be done after [`Kernel::detach`]. One that is not there is
@@ -189,12 +217,11 @@ impl Kernel {
     pub fn clear_port(&mut self, number: u16) -> Result<(), Error> {
         let Some(port) = self.port(number)? else { return Ok(()) };
         self.forget_interface(port)?;
-        let keys: Vec<Vec<u8>> = self.maps.vlans.keys().collect();
-        for key in keys {
-            let of = VlanKey::read_from_bytes(&key).is_ok_and(|key| key.port == number);
-            if of {
-                remove(&self.maps.vlans, "vlans", &key)?;
+        if let Some(nic) = self.nics.iter().position(|nic| *nic == number) {
+            for vlan in 0..VLANS {
+                put(&self.maps.vlans, "vlans", &(nic as u32 * VLANS + vlan), &0u32)?;
             }
+            self.nics[nic] = 0;
         }
         put(&self.maps.ports, "ports", &u32::from(number), &Port::default())?;
         remove(&self.maps.devices, "devices", u32::from(number).as_bytes())
@@ -203,7 +230,7 @@ impl Kernel {
     /// Says which segment's the frames with this VLAN are on a NIC; 0 is untagged.
     ///
     /// # Errors
-    /// There is no such segment (see [`Kernel::set_segment`]), or a map refuses.
+    /// There is no such NIC or segment (see [`Kernel::set_segment`]), or a map refuses.
     pub fn set_vlan(&mut self, nic: u16, vlan: u16, segment: u16) -> Result<(), Error> {
         numbered("port", nic.into(), PORTS)?;
         let number = numbered("segment", segment.into(), SEGMENTS)?;
@@ -211,7 +238,7 @@ impl Kernel {
         if row.is_none_or(|row| row.flags & SEGMENT_UP == 0) {
             return Err(Error::Number { what: "segment", number });
         }
-        put(&self.maps.vlans, "vlans", &VlanKey { port: nic, vlan }, &number)
+        put(&self.maps.vlans, "vlans", &self.vlan(nic, vlan)?, &number)
     }
 
     /// Gives a VLAN on a NIC back to the host. One that is not there is no error.
@@ -219,7 +246,19 @@ impl Kernel {
     /// # Errors
     /// A map refuses.
     pub fn clear_vlan(&mut self, nic: u16, vlan: u16) -> Result<(), Error> {
-        remove(&self.maps.vlans, "vlans", VlanKey { port: nic, vlan }.as_bytes())
+        let Some(at) = self.nics.iter().position(|of| *of == nic) else { return Ok(()) };
+        put(&self.maps.vlans, "vlans", &(at as u32 * VLANS + u32::from(vlan)), &0u32)
+    }
+
+    /// Where the segment of a NIC's VLAN is said.
+    fn vlan(&self, nic: u16, vlan: u16) -> Result<u32, Error> {
+        let unknown = Error::Number { what: "NIC", number: nic.into() };
+        let at = self.nics.iter().position(|of| *of == nic).ok_or(unknown)?;
+        let vlan = u32::from(vlan);
+        if vlan >= VLANS {
+            return Err(Error::Number { what: "VLAN", number: vlan });
+        }
+        Ok(at as u32 * VLANS + vlan)
     }
 
     /// Makes a segment known, or changes it.
@@ -282,12 +321,20 @@ impl Kernel {
 
     /// Removes the interface's number, unless another port has the interface by now.
     fn forget_interface(&self, port: Port) -> Result<(), Error> {
-        let number: Option<u32> = get(&self.maps.numbers, "numbers", &port.ifindex)?;
-        if number == Some(port.number.into()) {
-            remove(&self.maps.numbers, "numbers", port.ifindex.as_bytes())?;
+        let whose = Place { ifindex: port.ifindex, number: port.number.into() };
+        for at in probes(port.ifindex) {
+            let place: Option<Place> = get(&self.maps.places, "places", &at)?;
+            if place == Some(whose) {
+                put(&self.maps.places, "places", &at, &Place::default())?;
+            }
         }
         Ok(())
     }
+}
+
+/// The places where an interface can be, nearest first.
+fn probes(ifindex: u32) -> impl Iterator<Item = u32> {
+    (0..PROBES).map(move |probe| ifindex.wrapping_add(probe) & (PLACES - 1))
 }
 
 fn numbered(what: &'static str, number: u32, end: u32) -> Result<u32, Error> {

@@ -13,6 +13,7 @@ mod node;
 mod plug;
 mod ports;
 mod public;
+mod redirects;
 mod reload;
 mod report;
 mod run;

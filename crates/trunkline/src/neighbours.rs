@@ -62,6 +62,7 @@ impl Node {
             self.publish();
         }
         self.announce();
+        self.watch_redirects();
     }
 
     /// Asks by every port of the segment but the host's: as the gateway towards VMs, as the node

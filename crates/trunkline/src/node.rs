@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) pending: Pending,
     pub(crate) told: Told,
+    /// Frames that XDP sent to a port, and that were taken there, as of the last look.
+    pub(crate) redirected: BTreeMap<PortId, (u64, u64)>,
     pub(crate) neighbours: Neighbours,
     pub(crate) public: Public,
     pub(crate) sender: PuntSender,

@@ -100,15 +100,16 @@ impl Node {
         let stamp = self.next_stamp();
         let xdp = expects_xdp(port.hook, &link);
         let egress = self.egress(id, xdp);
-        self.set(id, Plugged { link, xdp, hook: String::new(), egress, stamp })?;
+        let first = Plugged { link, xdp, hook: String::new(), egress, takes_xdp: false, stamp };
+        self.set(id, first)?;
         self.own_vlans(&name)?;
         let mode = xdp_mode(self.model.tuning.xdp_mode);
         let attached = self.kernel.attach(id.get(), &name, hook(port.hook), mode)?;
         let words = format!("{} ({})", attached.how, attached.why);
         if let Some(plugged) = self.ports.get(&id).and_then(|port| port.plugged.clone()) {
             let xdp = attached.how.is_xdp();
-            let egress = self.egress(id, xdp);
-            self.set(id, Plugged { xdp, egress, hook: words, ..plugged })?;
+            let (egress, takes_xdp) = (self.egress(id, xdp), self.proves_xdp(&port, &plugged.link));
+            self.set(id, Plugged { xdp, egress, hook: words, takes_xdp, ..plugged })?;
         }
         Ok(())
     }
@@ -251,8 +252,9 @@ pub(crate) fn entry(
         segment: row.segment.get(),
         stamp: row.stamp,
         station: row.station.unwrap_or_default().0,
-        takes_xdp: false,
-        peer: plugged.link.is("veth") && plugged.link.peer_in_other_netns,
+        takes_xdp: plugged.takes_xdp,
+        // A NIC has its far end outside: what leaves by it takes the whole way, in a lab as well.
+        peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,
         punt_rate: tuning.punt_rate,
         punt_burst: tuning.punt_burst,
         sockets: first,

@@ -15,7 +15,7 @@ pub(crate) enum Wanted {
     /// A NIC.
     Nic { trunk: bool, public: bool },
     /// The interface of the VM with this MAC, in the network of this name.
-    Vif { network: String, mac: MacAddr },
+    Vif { network: String, mac: MacAddr, napi: bool },
     /// The host's foot in the network of this name; its bridge.
     Host { network: String, bridge: String },
 }
@@ -31,6 +31,8 @@ pub(crate) struct Plugged {
     pub(crate) hook: String,
     /// The way to it.
     pub(crate) egress: Egress,
+    /// Whether XDP may redirect to it.
+    pub(crate) takes_xdp: bool,
     /// The change by which it was plugged or changed last.
     pub(crate) stamp: u32,
 }
@@ -145,7 +147,10 @@ pub(crate) fn wanted(model: &Model) -> BTreeMap<String, (Wanted, Hook)> {
     });
     let vifs = model.vifs.iter().filter_map(|vif| {
         let network = model.networks.get(vif.network)?.name.clone();
-        Some((vif.name.clone(), (Wanted::Vif { network, mac: vif.mac }, model.tuning.vif_hook)))
+        Some((
+            vif.name.clone(),
+            (Wanted::Vif { network, mac: vif.mac, napi: vif.napi }, model.tuning.vif_hook),
+        ))
     });
     // nova makes a network on a node when its first VM comes.
     let has_vif = |name: &str| {

@@ -129,6 +129,7 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         fdb: Arc::new(Fdb::default()),
         pending: Pending::default(),
         told: Told::default(),
+        redirected: BTreeMap::new(),
         neighbours: Neighbours::default(),
         public: Public::default(),
         sender,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// A crate, and the crates of ours it may name under `[dependencies]`.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("wire", &[]),
     ("conntrack", &["wire"]),
     ("tables", &["wire"]),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
         &["wire", "conntrack", "tables", "pipeline", "af_xdp", "kernel", "dataplane", "control"],
     ),
     ("testkit", &["wire", "conntrack", "tables", "pipeline"]),
+    ("pktgen", &[]),
     ("xtask", &["pipeline"]),
     ("benches", &["conntrack"]),
 ];

@@ -34,7 +34,7 @@ impl Draft<'_> {
             self.address(*address, network).map_err(|message| at("addresses", message))?;
         }
         let (name, addresses) = (value.name.clone(), value.addresses.clone());
-        self.vifs.push((Vif { name, network, mac, addresses }, line));
+        self.vifs.push((Vif { name, network, mac, addresses, napi: value.napi }, line));
         Ok(())
     }
 

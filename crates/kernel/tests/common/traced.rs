@@ -35,7 +35,7 @@ pub struct Traced {
     pub tc: OwnedFd,
     pub tc_tagged: OwnedFd,
     trace: *mut Trace,
-    numbers: MapHandle,
+    places: MapHandle,
     on_lo: u16,
 }
 
@@ -65,7 +65,7 @@ impl Traced {
             tc: keep(programs.forward_tc.as_fd()),
             tc_tagged: keep(programs.forward_tc_tagged.as_fd()),
             trace: map(loaded.maps.traces.as_fd().as_raw_fd()),
-            numbers: MapHandle::from_pinned_path(pinned("numbers")).unwrap(),
+            places: MapHandle::from_pinned_path(pinned("places")).unwrap(),
             on_lo: 0,
             node,
         }
@@ -74,8 +74,9 @@ impl Traced {
     /// Test runs come from lo: this is the port that is there.
     pub fn be_on(&mut self, port: u16) {
         if self.on_lo != port {
-            let (index, number) = (1u32.to_ne_bytes(), u32::from(port).to_ne_bytes());
-            self.numbers.update(&index, &number, MapFlags::ANY).unwrap();
+            // Interface 1 is in its own place.
+            let place = [1u32.to_ne_bytes(), u32::from(port).to_ne_bytes()].concat();
+            self.places.update(&1u32.to_ne_bytes(), &place, MapFlags::ANY).unwrap();
             self.on_lo = port;
         }
     }
