@@ -64,12 +64,12 @@ static __always_inline void rewrite_ipv4(struct iphdr *ip, const struct way *way
 		ip->check = changed(ip->check, sum);
 }
 
-/* A new port, or the identifier of an echo; 0 leaves it. */
+/* A new port, or the identifier of an echo; 0 leaves it, and so does what it is: SNAT mostly keeps it. */
 static __always_inline __u64 rewrite_port(__u16 *port, __u16 new)
 {
 	__u64 sum = change(*port, new, 0xffff);
 
-	if (!new)
+	if (!new || new == *port)
 		return 0;
 	*port = new;
 	return sum;

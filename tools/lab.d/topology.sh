@@ -22,7 +22,7 @@ cable() { # namespace interface namespace interface [MAC of the second]
 # For the end of a cable that faces an XDP program: what it sends must be a finished frame, the checksum and the tag
 # in the bytes, for an XDP program sees nothing else.
 finish_frames() { # namespace interface
-    in_ns "$1" ethtool -K "$2" tx off txvlan off tx-vlan-stag-hw-insert off gro on >/dev/null
+    in_ns "$1" ethtool -K "$2" tx off txvlan off tx-vlan-stag-hw-insert off >/dev/null
 }
 
 make_namespaces() {

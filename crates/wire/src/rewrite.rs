@@ -150,10 +150,10 @@ fn translate_echo(message: &mut [u8], to: &Translation) {
 }
 
 fn set_port(field: &mut U16, new: u16, change: Change) -> Change {
-    if new == 0 {
+    let old = field.get();
+    if new == 0 || new == old {
         return change;
     }
-    let old = field.get();
     field.set(new);
     change.word(old, new)
 }

@@ -87,6 +87,7 @@ struct Tally {
     bytes: u64,
     first: u64,
     last: u64,
+    timed: u64,
     reordered: u64,
     highest: u64,
     wrong_vlan: u64,
@@ -112,7 +113,7 @@ pub(crate) struct Latency {
 pub(crate) struct Received {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
-    /// From the first packet to the last.
+    /// From the first packet to the last whose time was taken.
     pub(crate) seconds: f64,
     pub(crate) packets_per_second: f64,
     /// By the numbers in the packets: those that came before a higher one of the same processor.
@@ -205,7 +206,9 @@ fn received(tallies: &[Tally]) -> Received {
     let first = seen().map(|tally| tally.first).min().unwrap_or(0);
     let last = seen().map(|tally| tally.last).max().unwrap_or(0);
     let (packets, seconds) = (sum(|tally| tally.packets), (last - first) as f64 / 1e9);
-    let rate = if seconds > 0.0 { packets as f64 / seconds } else { 0.0 };
+    // Each processor's first packet is before its time begins.
+    let timed = sum(|tally| tally.timed.saturating_sub(1));
+    let rate = if seconds > 0.0 { timed as f64 / seconds } else { 0.0 };
     let mut latencies = [0; BUCKETS];
     for tally in tallies {
         for (all, one) in latencies.iter_mut().zip(tally.latencies) {

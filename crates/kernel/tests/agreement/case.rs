@@ -172,10 +172,11 @@ pub fn any_case() -> impl Strategy<Value = Case> {
         any::<bool>(),
         prop_oneof![4 => Just(0), 1 => Just(FIN), 1 => Just(RST)],
         prop_oneof![Just(0u32), Just(1), Just(100)],
+        prop::bool::weighted(0.2),
     );
     (arrival, any::<bool>(), carried(), line, spoil()).prop_map(
         |((arrival, priority), to_node, carried, line, spoil)| {
-            let (way, nat, hop, reply, bits, silent) = line;
+            let (way, nat, hop, reply, bits, silent, keeps) = line;
             let priority = priority && arrival.1 == 0;
             let case = Case {
                 arrival,
@@ -190,12 +191,20 @@ pub fn any_case() -> impl Strategy<Value = Case> {
                 silent,
                 spoil,
             };
-            case.spoiled()
+            case.spoiled().keeping(keeps)
         },
     )
 }
 
 impl Case {
+    /// A translation that keeps the port it finds, as SNAT mostly does.
+    fn keeping(mut self, keeps: bool) -> Self {
+        if let (true, Carried::Ipv4(packet)) = (keeps, &self.carried) {
+            self.nat.1 = packet.ports.0;
+        }
+        self
+    }
+
     /// Makes the case one to which the spoil applies.
     fn spoiled(mut self) -> Self {
         let tcp = |flags| Transport::Tcp { flags };
