@@ -240,8 +240,11 @@ impl Case {
             _ => {}
         }
         self.priority &= self.arrival.1 == 0;
+        // What is forced to be translated is taken up, and nothing else is.
         if self.arrival.0 == 15 && self.to_node {
             self.ipv4().destination[..2].copy_from_slice(&FORCED[..2]);
+        } else if let Carried::Ipv4(packet) = &mut self.carried {
+            packet.destination[0] |= 1;
         }
         self
     }
