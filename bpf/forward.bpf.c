@@ -21,6 +21,9 @@
 #include "replay_xdp.h"
 #include "up.h"
 
+/* A TCP segment of so many bytes, with its headers, is one of many. */
+#define BULK_BYTES 1200
+
 /* A vif or host port: all its frames are ours. */
 static __always_inline int goes_up_always(const struct port *port)
 {
@@ -137,9 +140,13 @@ int forward_xdp(struct xdp_md *ctx)
 	parse(data, end, end - data, &from.packet);
 	read_macs(data, end, &from);
 	from.length = end - data - from.packet.l3;
+	if (from.packet.protocol == IPPROTO_TCP && from.length >= BULK_BYTES)
+		from.packet.bits |= LINE_BULK;
 	if (may_replay(&from, vlan) && find_way(&from, &way)) {
-		// What XDP cannot send there, the tc program behind it can.
-		if (way.egress->flags & PORT_TAKES_XDP)
+		// What XDP cannot send there, the tc program behind it can; and segments of bulk TCP
+		// come to it merged by GRO, which is worth more than to be early. Once one of a
+		// direction has gone that way all do: they must not overtake each other.
+		if (way.egress->flags & PORT_TAKES_XDP && !(way.bits & LINE_BULK))
 			return replay_xdp(ctx, &from, &way, row);
 		return XDP_PASS;
 	}

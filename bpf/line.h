@@ -77,7 +77,8 @@
 #define LINE_FIN 2
 #define LINE_RST 4
 #define LINE_OUTLIVED 8
-#define LINE_RST_TIME_SHIFT 4
+#define LINE_BULK 16 /* TCP of full segments: XDP leaves them to tc, behind GRO */
+#define LINE_RST_TIME_SHIFT 5
 
 #define LINE_HASH_1 0x9e3779b97f4a7c15ULL
 #define LINE_HASH_2 0xff51afd7ed558ccdULL
@@ -103,7 +104,8 @@ _Static_assert((LINE_PATH_KNOWN | LINE_REPLY | LINE_REWRITES | LINE_NEXT_HOP | L
 	       "flags are one bit each");
 _Static_assert(LINE_INSTALL_MASK == (1 << (LINE_BITS_SHIFT - LINE_INSTALL_SHIFT)) - 1, "word 7");
 _Static_assert(LINE_BITS_SHIFT + 16 == 64, "word 7");
-_Static_assert((LINE_SEEN | LINE_FIN | LINE_RST | LINE_OUTLIVED) == (1 << LINE_RST_TIME_SHIFT) - 1,
+_Static_assert((LINE_SEEN | LINE_FIN | LINE_RST | LINE_OUTLIVED | LINE_BULK) ==
+		       (1 << LINE_RST_TIME_SHIFT) - 1,
 	       "state bits are one bit each, below the time");
 _Static_assert((LINE_HOME & (LINE_HOME - 1)) == 0, "homes are aligned");
 

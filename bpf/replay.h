@@ -28,6 +28,7 @@ struct way {
 	__u64 word5;
 	__u64 destination; /* MAC addresses to leave with */
 	__u64 source;
+	__u16 bits;	   /* what the direction has been, this packet included */
 	__u8 hop;	   /* one less to live */
 };
 
@@ -172,5 +173,6 @@ static __always_inline int find_way(const struct arrival *from, struct way *way)
 	if (!leads_on)
 		return 0;
 	touch(line, word7, from->packet.bits);
+	way->bits = word7 >> LINE_BITS_SHIFT | from->packet.bits;
 	return 1;
 }

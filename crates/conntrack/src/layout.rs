@@ -88,8 +88,10 @@ pub const FIN: u16 = 2;
 pub const RST: u16 = 4;
 /// State bit, set by the sweep: the connection outlived its RST, which was a blind one.
 pub const OUTLIVED: u16 = 8;
-/// When the sweep noticed the RST: 12 bits of its seconds, above the other state bits.
-pub const RST_TIME_SHIFT: u32 = 4;
+/// It had a full TCP segment: XDP leaves its packets to tc, where they come merged.
+pub const BULK: u16 = 16;
+/// When the sweep noticed the RST: 11 bits of its seconds, above the other state bits.
+pub const RST_TIME_SHIFT: u32 = 5;
 
 /// First multiplier of the hash: 2^64 / golden ratio.
 pub const HASH_1: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -180,7 +182,7 @@ const _: () = assert!(EGRESS_SHIFT + 12 == SEGMENT_SHIFT && SEGMENT_SHIFT + 12 =
 const _: () = assert!(FLAGS_SHIFT + 8 == 64 && BITS_SHIFT + 16 == 64);
 const _: () = assert!(INSTALL_MASK << INSTALL_SHIFT >> BITS_SHIFT == 0);
 const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 | ROUTED == 63);
-const _: () = assert!(SEEN | FIN | RST | OUTLIVED == (1 << RST_TIME_SHIFT) - 1);
+const _: () = assert!(SEEN | FIN | RST | OUTLIVED | BULK == (1 << RST_TIME_SHIFT) - 1);
 const _: () = assert!(HOME.is_power_of_two());
 
 #[cfg(test)]
@@ -205,7 +207,7 @@ mod tests {
             MAC_MASK DPORT_SHIFT PROTOCOL_SHIFT INGRESS_SHIFT ZONE_SHIFT NUMBER_MASK PROTOCOL_L2
             EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2 ROUTED
             VLAN_SHIFT STAMP_SHIFT INSTALL_SHIFT INSTALL_MASK BITS_SHIFT SEEN FIN RST OUTLIVED
-            RST_TIME_SHIFT HASH_1 HASH_2 HASH_FOLD HASH_TURN)
+            BULK RST_TIME_SHIFT HASH_1 HASH_2 HASH_FOLD HASH_TURN)
     }
 
     fn number(text: &str) -> u64 {

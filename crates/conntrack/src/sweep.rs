@@ -10,7 +10,7 @@ const TCP: u8 = 6;
 /// Later than this after an RST, a packet shows that the RST was a blind one.
 const RST_IS_BLIND_AFTER: i32 = 10;
 /// The RST's time has that many bits.
-const RST_TIME_MASK: u32 = 0xfff;
+const RST_TIME_MASK: u32 = 0x7ff;
 
 /// How long a connection may be idle, in both directions, before its lines are freed; seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
