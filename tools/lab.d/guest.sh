@@ -89,6 +89,7 @@ boot_guest() { # namespace tap MAC words-for-its-init
     local tries
     rm -f "$run/guest.in"
     mkfifo "$run/guest.in"
+    : >"$run/guest.log" # it is looked into before there is a QEMU that writes it
     # Somebody has to hold the fifo open, or its first reader waits for a writer.
     setsid nsenter --net="/run/netns/tl-$1" -- qemu-system-x86_64 -accel tcg -m 192 -nographic -no-reboot \
         -monitor none -serial stdio -kernel "$guest_cache/vmlinuz" -initrd "$guest_cache/initrd" \
