@@ -27,8 +27,7 @@ TOML
     done
     for n in "${vms[@]}"; do
         [[ $(vm_node "$n") == "$node" ]] || continue
-        printf '\n[[vif]]\nname = "vnet%s"\nnetwork = "%s"\nmac = "%s"\naddresses = ["%s"]\n' \
-            "$n" "${vm_segment[$n]}" "$(vm_mac "$n")" "${vm_address[$n]}"
+        write_vif "vnet$n" "$n"
     done
     # FlatManager knows no floating addresses either.
     [[ $manager != flat ]] || return 0
@@ -36,6 +35,11 @@ TOML
         [[ $(vm_node "$n") == "$node" && -n ${floating[$n]:-} ]] || continue
         printf '\n[[floating_ip]]\naddress = "%s"\nfixed = "%s"\n' "${floating[$n]}" "${vm_address[$n]}"
     done
+}
+
+write_vif() { # interface VM
+    printf '\n[[vif]]\nname = "%s"\nnetwork = "%s"\nmac = "%s"\naddresses = ["%s"]\n' \
+        "$1" "${vm_segment[$2]}" "$(vm_mac "$2")" "${vm_address[$2]}"
 }
 
 need_bpffs() {

@@ -1,16 +1,17 @@
 # shellcheck shell=bash
-# A third party on the trunk that is not ours: Debian's kernel with 8021q, in QEMU, on a tap of the switch.
+# A machine that is not ours: Debian's kernel and busybox in QEMU, on a tap. With 802.1Q and a tap of the switch it is
+# a third party on the trunk, with a tap of the left node one more VM of trunkline.
 
 readonly guest_cache=$top/target/guest
-readonly guest_tap=guest-eth0
 # In the order they are loaded: each after those it needs.
 readonly guest_modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
     virtio_net llc stp mrp garp 8021q bridge veth)
 
-# Fetches and unpacks Debian's kernel, and packs the machine's files; once.
+# Fetches and unpacks Debian's kernel, and packs the machine's files; again if what makes them has changed.
 make_guest() {
-    local package kernel
-    [[ ! -e $guest_cache/ready ]] || return 0
+    local package kernel made_by
+    made_by=$(cat "$lab_d/guest.sh" "$lab_d/guest-init" | sha256sum)
+    [[ ! -e $guest_cache/ready || $(<"$guest_cache/ready") != "$made_by" ]] || return 0
     rm -rf "$guest_cache"
     mkdir -p "$guest_cache/files/lib/modules" "$guest_cache/files/bin" "$guest_cache/files/sbin"
     package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
@@ -22,11 +23,11 @@ make_guest() {
     guest_files
     (cd "$guest_cache/files" && find . | cpio -o -H newc --quiet | gzip -1) >"$guest_cache/initrd"
     rm -rf "$guest_cache/unpacked" "$guest_cache/files" "$guest_cache"/*.deb
-    touch "$guest_cache/ready"
+    echo "$made_by" >"$guest_cache/ready"
 }
 
 guest_files() {
-    local module file library
+    local module file
     for module in "${guest_modules[@]}"; do
         file=$(find "$guest_cache/unpacked" -name "$module.ko*")
         [[ -n $file ]] || continue # built in
@@ -36,28 +37,64 @@ guest_files() {
     cp "$lab_d/guest-init" "$guest_cache/files/init"
     cp "$(command -v busybox)" "$guest_cache/files/bin/busybox"
     ln -s busybox "$guest_cache/files/bin/sh"
-    # busybox's own ip knows no namespaces.
-    cp "$(readlink -f "$(command -v ip)")" "$guest_cache/files/sbin/ip"
-    ldd "$(command -v ip)" | grep -oE '/[^ ]+' | while read -r library; do
+    # busybox's own ip knows no namespaces, and it has no ethtool.
+    guest_program ip
+    guest_program ethtool
+}
+
+guest_program() { # name
+    local library
+    cp "$(readlink -f "$(command -v "$1")")" "$guest_cache/files/sbin/$1"
+    ldd "$(command -v "$1")" | grep -oE '/[^ ]+' | while read -r library; do
         mkdir -p "$guest_cache/files$(dirname "$library")"
         cp -L "$library" "$guest_cache/files$library"
     done
 }
 
-guest_up() { # nova|router
-    local tries
-    [[ ${1:-} == nova || ${1:-} == router ]] || die "guest nova or guest router"
-    has_ns switch || die "the guest joins a lab: tools/lab up"
+guest_up() { # nova|router|vm
+    local role=${1:-} words tap
+    [[ $role == nova || $role == router || $role == vm ]] || die "guest nova, guest router or guest vm"
+    [[ -e $run/kind ]] || die "the guest joins a lab: tools/lab up"
     ! guest_pid >/dev/null || die "there is a guest already"
     make_guest
-    in_ns switch ip tuntap add "$guest_tap" mode tap
-    ip -n tl-switch link set "$guest_tap" master trunk up
+    if [[ $role == vm ]]; then
+        guest_becomes_vm
+        words="address=${vm_address[$guest_vm]}/24 gateway=$(vm_gateway "$guest_vm")"
+        boot_guest left "$guest_vif" "$(vm_mac "$guest_vm")" "role=vm $words"
+    else
+        tap=guest-eth0
+        guest_tap switch "$tap"
+        ip -n tl-switch link set "$tap" master trunk
+        boot_guest switch "$tap" fa:16:3e:00:00:99 "role=$role"
+    fi
+}
+
+# Its interface and its entry in the left node's file, as nova would make them.
+guest_becomes_vm() {
+    local dataplane manager
+    read -r dataplane manager <"$run/kind"
+    [[ $dataplane == trunkline ]] || die "guest vm: trunkline's VM, and no trunkline runs here"
+    lay_out "$manager"
+    guest_tap left "$guest_vif"
+    grep -q "\"$guest_vif\"" "$run/left.toml" || write_vif "$guest_vif" "$guest_vm" >>"$run/left.toml"
+    "$trunkline" ctl --node left reload >/dev/null
+}
+
+guest_tap() { # namespace interface
+    ip -n "tl-$1" link show "$2" >/dev/null 2>&1 || in_ns "$1" ip tuntap add "$2" mode tap
+    ip -n "tl-$1" link set "$2" up
+}
+
+boot_guest() { # namespace tap MAC words-for-its-init
+    local tries
+    rm -f "$run/guest.in"
     mkfifo "$run/guest.in"
+    : >"$run/guest.log" # it is looked into before there is a QEMU that writes it
     # Somebody has to hold the fifo open, or its first reader waits for a writer.
-    setsid nsenter --net=/run/netns/tl-switch -- qemu-system-x86_64 -accel tcg -m 192 -nographic -no-reboot \
+    setsid nsenter --net="/run/netns/tl-$1" -- qemu-system-x86_64 -accel tcg -m 192 -nographic -no-reboot \
         -monitor none -serial stdio -kernel "$guest_cache/vmlinuz" -initrd "$guest_cache/initrd" \
-        -append "console=ttyS0 quiet panic=-1 role=$1" \
-        -nic "tap,ifname=$guest_tap,script=no,downscript=no,model=virtio-net-pci,mac=fa:16:3e:00:00:99" \
+        -append "console=ttyS0 quiet panic=-1 $4" \
+        -nic "tap,ifname=$2,script=no,downscript=no,model=virtio-net-pci,mac=$3" \
         <>"$run/guest.in" >"$run/guest.log" 2>&1 &
     echo $! >"$run/guest.pid"
     disown
@@ -75,8 +112,31 @@ guest_up() { # nova|router
 guest_pid() { # prints its pid, fails if it does not run
     local pid
     [[ -r $run/guest.pid ]] && pid=$(<"$run/guest.pid") && [[ -n $pid ]] || return 1
-    [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *"$guest_tap"* ]] || return 1
+    [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *qemu*guest/initrd*role=* ]] || return 1
     echo "$pid"
+}
+
+# Runs a command in the guest: a line down its console, what it prints and its status up again.
+guest_exec() { # command…
+    local token=done-$$-$RANDOM from said status tries
+    (($#)) || die "exec guest what?"
+    guest_pid >/dev/null || die "no guest runs: tools/lab guest"
+    exec {lock}>"$run/guest.lock"
+    flock "$lock" # its shell does one thing at a time, and so its log says one thing at a time
+    from=$(stat -c %s "$run/guest.log")
+    printf '%s %s\n' "$token" "${*@Q}" >"$run/guest.in"
+    for ((tries = 0; tries < 1200; tries++)); do
+        said=$(tail -c "+$((from + 1))" "$run/guest.log")
+        status=$(sed -n "s/^$token \([0-9]*\)$/\1/p" <<<"$said")
+        if [[ -n $status ]]; then
+            said=${said%"$token"*}
+            said=${said%$'\n'} # ours, before the token
+            printf '%s' "$said"
+            return "$status"
+        fi
+        sleep 0.05
+    done
+    die "the guest did not answer within a minute"
 }
 
 guest_down() {

@@ -4,6 +4,8 @@
 
 readonly nodes=(left right)
 readonly vms=(1 2 3 4 5 6)
+# The VM in QEMU, which joins the left node later, on a tap.
+readonly guest_vm=7 guest_vif=tap7
 readonly namespaces=(switch inet left right vm1 vm2 vm3 vm4 vm5 vm6) # each with tl- in front
 
 readonly -A public_address=([left]=91.207.15.105 [right]=91.207.15.106)
@@ -16,7 +18,7 @@ readonly -A floating=([1]=91.208.23.11 [6]=91.208.23.16)
 segments=()
 declare -A vlan cidr bridge gateway vm_segment vm_address
 
-vm_node() { if (($1 <= 3)); then echo left; else echo right; fi; }
+vm_node() { if (($1 <= 3 || $1 == guest_vm)); then echo left; else echo right; fi; }
 vm_mac() { printf 'fa:16:3e:00:00:%02x\n' "$1"; }
 vm_gateway() { echo "${gateway["$(vm_node "$1") ${vm_segment[$1]}"]}"; }
 
@@ -47,6 +49,7 @@ lay_out() { # vlan | flat | flatdhcp
         vm 4 tenant1 10.0.0.6
         vm 5 tenant1 10.0.0.7
         vm 6 tenant2 10.1.0.4
+        vm $guest_vm tenant1 10.0.0.8
         ;;
     flat | flatdhcp)
         segment shared '' 10.0.0.0/24 br100 10.0.0.1 10.0.0.5
@@ -56,6 +59,7 @@ lay_out() { # vlan | flat | flatdhcp
         vm 4 shared 10.0.0.6
         vm 5 shared 10.0.0.7
         vm 6 shared 10.0.0.9
+        vm $guest_vm shared 10.0.0.10
         ;;
     *) die "network manager '$1': the lab knows vlan, flat and flatdhcp" ;;
     esac

@@ -80,7 +80,7 @@ drop_reasons! {
     TooBig = "too_big",
     /// No room before the frame for its tag: the port hands out frames without headroom.
     NoRoom = "no_room",
-    /// A guest left its checksum to a device, and a veth with XDP has none; the port moves to tc.
+    /// A guest left its checksum to a device, and behind XDP there is none; the port moves to tc.
     PartialChecksum = "partial_checksum",
     /// Its time to live ran out here, and its sender could not be told (any more).
     Ttl = "ttl",

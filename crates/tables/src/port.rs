@@ -51,6 +51,6 @@ pub struct Port {
     pub mtu: u16,
     /// The change that concerned it last: a line older than this was decided under other facts.
     pub stamp: u32,
-    /// Whether its guest may leave checksums to a device that is not there (a veth with XDP).
+    /// Whether its guest may leave checksums to a device that is not there (behind XDP).
     pub partial_checksums: bool,
 }

@@ -203,8 +203,8 @@ impl Node {
         let link = plugged.link.clone();
         tracing::warn!(
             port = %port.name,
-            "its guest leaves checksums to the device, which a veth with XDP does not finish: the \
-             port moves from XDP to tc; `ethtool -K <interface> tx off` in the guest avoids it"
+            "its guest leaves checksums to the device, and behind XDP there is none: the port \
+             moves from XDP to tc; `ethtool -K <interface> tx off` in the guest avoids it"
         );
         port.hook = Hook::Tc;
         self.plug(id, link).await;

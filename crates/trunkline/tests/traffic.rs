@@ -26,18 +26,6 @@ fn iperf(lab: &Lab, server: &str, address: &str, arguments: &[&str]) -> serde_js
     serde_json::from_str(report).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// TCP segments a VM refused for their checksum.
-fn bad_checksums(lab: &Lab, vm: &str) -> u64 {
-    let text = lab.run(vm, "cat", &["/proc/net/snmp"]);
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .filter(|line| line.starts_with("Tcp:"))
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    let at = rows[0].iter().position(|name| *name == "InCsumErrors").unwrap();
-    rows[1][at].parse().unwrap()
-}
-
 #[test]
 fn a_gigabyte_of_tcp_arrives_intact_here_there_and_routed_by_scenario_6() {
     for (hook, flags) in HOOKS {
@@ -51,7 +39,7 @@ fn a_gigabyte_of_tcp_arrives_intact_here_there_and_routed_by_scenario_6() {
             let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e9;
             eprintln!("hook {hook}, VM 1 → {server}: {received} bytes, {rate:.2} Gbit/s");
             assert!(received >= GIGABYTE, "hook {hook}, {server}: {received}");
-            assert_eq!(bad_checksums(&lab, server), 0, "hook {hook}, {server}");
+            assert_eq!(lab.bad_checksums(server), 0, "hook {hook}, {server}");
         }
         if hook == "xdp" {
             // The guest left its checksums to the device: its port moved to tc, and said so.

@@ -42,7 +42,7 @@ impl Lab {
         Self
     }
 
-    /// Joins a machine of its own to the trunk: a nova node or a router.
+    /// Starts a machine in QEMU: a nova node or a router on the trunk, or a VM of the left node.
     pub(crate) fn guest(&self, role: &str) {
         let said = said(&tool().args(["guest", role]).output().unwrap());
         assert!(said.ok, "tools/lab guest {role}: {}", said.text);
@@ -77,7 +77,9 @@ impl Lab {
     pub(crate) fn capture(&self, host: &str, interface: &str, filter: &str) -> Capture {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap().to_owned();
-        let arguments = ["-i", interface, "-U", "-w", &path, "--immediate-mode", filter];
+        // 64 MB: it must not lose frames of a bulk transfer on a busy machine.
+        let room = ["-B", "65536", "--immediate-mode"];
+        let arguments = [&["-i", interface, "-U", "-w", &path], &room[..], &[filter]].concat();
         let mut command = Self::command(host, "tcpdump", &arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -88,6 +90,18 @@ impl Lab {
             assert!(stderr.read_line(&mut line).unwrap() > 0, "tcpdump did not listen");
         }
         Capture { running: Running { child }, file, _stderr: stderr }
+    }
+
+    /// TCP segments a host refused for their checksum.
+    pub(crate) fn bad_checksums(&self, host: &str) -> u64 {
+        let text = self.run(host, "cat", &["/proc/net/snmp"]);
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("Tcp:"))
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let at = rows[0].iter().position(|name| *name == "InCsumErrors").unwrap();
+        rows[1][at].parse().unwrap()
     }
 
     /// Asks the daemon of a node.
