@@ -8,9 +8,9 @@ SHELL := bash
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
-scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/install-deps .ci/run
+scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/bench tools/bench.d/report tools/install-deps .ci/run
 
-.PHONY: build demo compare test check lab-up lab-down clean
+.PHONY: build demo compare bench test check lab-up lab-down clean
 
 build:
 	tools/install-deps
@@ -23,8 +23,14 @@ demo: build
 compare: build
 	tools/compare $(flags)
 
-# The tests are built in the dev profile, with overflow checks; what runs in the lab is the release binary. One at a
-# time: there is one lab.
+# Beside the Linux nodes, alternating: packets, bulk TCP, latency. A quarter of an hour for three rounds; QUICK=1 asks each once.
+bench: build
+	tools/install-deps bench
+	cargo build --release --locked -p pktgen
+	tools/bench $(if $(QUICK),--quick) $(FLAGS)
+
+# The tests, and what runs in the lab for them, are built in the dev profile, with overflow checks. One at a time: there
+# is one lab.
 test: build
 	cargo test --locked --workspace -- --test-threads=1
 	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir target/loom -p conntrack --test loom
