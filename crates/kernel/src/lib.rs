@@ -64,6 +64,7 @@ mod pins;
 mod ports;
 mod probe;
 mod reserved;
+mod segments;
 mod sender;
 mod skeletons;
 mod sysctl;
@@ -85,7 +86,8 @@ pub use layout::{
 pub use memory::TableHeader;
 pub use nic::Changes;
 pub use owned::{Owned, Prefix};
-pub use ports::{PortEntry, PortKind, SegmentEntry};
+pub use ports::{PortEntry, PortKind};
+pub use segments::SegmentEntry;
 pub use sender::PuntSender;
 
 use load::{Maps, Programs};

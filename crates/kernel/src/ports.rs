@@ -1,4 +1,4 @@
-//! Ports, VLANs, segments and sockets: what the control thread tells the programs.
+//! Ports, their sockets, and next hops: what the control thread tells the programs.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -7,9 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::Error;
 use crate::layout::{
-    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, NICS, PLACES, PORT_HOST,
+    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PLACES, PORT_HOST,
     PORT_IS_PUBLIC, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF, PORTS, PROBES,
-    Place, Port, SEGMENT_GATEWAY, SEGMENT_TAKEN_UP, SEGMENT_UP, SEGMENTS, SOCKETS, Segment, VLANS,
+    Place, Port, SOCKETS,
 };
 use crate::{How, Kernel};
 
@@ -85,31 +85,6 @@ pub struct PortEntry {
     pub punt_burst: u32,
 }
 
-/// A segment as the kernel programs know it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SegmentEntry {
-    /// The zone it routes in.
-    pub zone: u16,
-    /// Its tag; 0 if it has none.
-    pub vlan: u16,
-    /// The node routes what is addressed to it there.
-    pub gateway: bool,
-    /// The gateway is elsewhere, and what is translated is taken up here all the same.
-    pub taken_up: bool,
-}
-
-impl SegmentEntry {
-    fn row(self) -> Segment {
-        let flags = [
-            (true, SEGMENT_UP),
-            (self.gateway, SEGMENT_GATEWAY),
-            (self.taken_up, SEGMENT_TAKEN_UP),
-        ];
-        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
-        Segment { zone: self.zone, vlan: self.vlan, flags }
-    }
-}
-
 const NANOSECONDS: u64 = 1_000_000_000;
 
 impl PortEntry {
@@ -183,15 +158,6 @@ impl Kernel {
         self.place(entry.ifindex, number)
     }
 
-    /// Where the VLANs of a NIC are: its own place, or a free one.
-    fn nic_slot(&mut self, number: u16) -> Result<u16, Error> {
-        let own = self.nics.iter().position(|nic| *nic == number);
-        let at = own.or_else(|| self.nics.iter().position(|nic| *nic == 0));
-        let at = at.ok_or(Error::Number { what: "NIC", number: NICS })?;
-        self.nics[at] = number;
-        Ok(at as u16)
-    }
-
     /// Notes whose an interface is: in its own place, or the first one behind that is free.
     fn place(&self, ifindex: u32, number: u32) -> Result<(), Error> {
         let mut free = None;
@@ -217,57 +183,9 @@ impl Kernel {
     pub fn clear_port(&mut self, number: u16) -> Result<(), Error> {
         let Some(port) = self.port(number)? else { return Ok(()) };
         self.forget_interface(port)?;
-        if let Some(nic) = self.nics.iter().position(|nic| *nic == number) {
-            for vlan in 0..VLANS {
-                put(&self.maps.vlans, "vlans", &(nic as u32 * VLANS + vlan), &0u32)?;
-            }
-            self.nics[nic] = 0;
-        }
+        self.forget_vlans(number)?;
         put(&self.maps.ports, "ports", &u32::from(number), &Port::default())?;
         remove(&self.maps.devices, "devices", u32::from(number).as_bytes())
-    }
-
-    /// Says which segment's the frames with this VLAN are on a NIC; 0 is untagged.
-    ///
-    /// # Errors
-    /// There is no such NIC or segment (see [`Kernel::set_segment`]), or a map refuses.
-    pub fn set_vlan(&mut self, nic: u16, vlan: u16, segment: u16) -> Result<(), Error> {
-        numbered("port", nic.into(), PORTS)?;
-        let number = numbered("segment", segment.into(), SEGMENTS)?;
-        let row: Option<Segment> = get(&self.maps.segments, "segments", &number)?;
-        if row.is_none_or(|row| row.flags & SEGMENT_UP == 0) {
-            return Err(Error::Number { what: "segment", number });
-        }
-        put(&self.maps.vlans, "vlans", &self.vlan(nic, vlan)?, &number)
-    }
-
-    /// Gives a VLAN on a NIC back to the host. One that is not there is no error.
-    ///
-    /// # Errors
-    /// A map refuses.
-    pub fn clear_vlan(&mut self, nic: u16, vlan: u16) -> Result<(), Error> {
-        let Some(at) = self.nics.iter().position(|of| *of == nic) else { return Ok(()) };
-        put(&self.maps.vlans, "vlans", &(at as u32 * VLANS + u32::from(vlan)), &0u32)
-    }
-
-    /// Where the segment of a NIC's VLAN is said.
-    fn vlan(&self, nic: u16, vlan: u16) -> Result<u32, Error> {
-        let unknown = Error::Number { what: "NIC", number: nic.into() };
-        let at = self.nics.iter().position(|of| *of == nic).ok_or(unknown)?;
-        let vlan = u32::from(vlan);
-        if vlan >= VLANS {
-            return Err(Error::Number { what: "VLAN", number: vlan });
-        }
-        Ok(at as u32 * VLANS + vlan)
-    }
-
-    /// Makes a segment known, or changes it.
-    ///
-    /// # Errors
-    /// The number is out of range, or a map refuses.
-    pub fn set_segment(&mut self, segment: u16, entry: &SegmentEntry) -> Result<(), Error> {
-        let number = numbered("segment", segment.into(), SEGMENTS)?;
-        put(&self.maps.segments, "segments", &number, &entry.row())
     }
 
     /// Says by which MAC the next hop of that number is reached; none while that is not known.
@@ -280,15 +198,6 @@ impl Kernel {
         }
         let row = Hop { mac: mac.unwrap_or_default(), known: mac.is_some().into() };
         put(&self.maps.hops, "hops", &number, &row)
-    }
-
-    /// Forgets a segment: what comes for it on any NIC is the host's.
-    ///
-    /// # Errors
-    /// The number is out of range, or a map refuses.
-    pub fn clear_segment(&mut self, segment: u16) -> Result<(), Error> {
-        let number = numbered("segment", segment.into(), SEGMENTS)?;
-        put(&self.maps.segments, "segments", &number, &Segment::default())
     }
 
     /// Lets an AF_XDP socket have the frames of its queue.
@@ -337,7 +246,7 @@ fn probes(ifindex: u32) -> impl Iterator<Item = u32> {
     (0..PROBES).map(move |probe| ifindex.wrapping_add(probe) & (PLACES - 1))
 }
 
-fn numbered(what: &'static str, number: u32, end: u32) -> Result<u32, Error> {
+pub(crate) fn numbered(what: &'static str, number: u32, end: u32) -> Result<u32, Error> {
     // The last number is no VLAN ID (802.1Q 9.6), which a port's number is on the punt link.
     let fits = (1..end - 1).contains(&number);
     if fits { Ok(number) } else { Err(Error::Number { what, number }) }

@@ -28,13 +28,18 @@ const CASES: u32 = 200_000;
 /// Of each kind of rewrite, of tag and of refusal.
 const OF_EACH: u64 = 1000;
 
+/// Fewer where there is no time for so many: in QEMU, with other kernels (tools/old-kernel).
+fn cases() -> u32 {
+    std::env::var("AGREEMENT_CASES").map_or(CASES, |cases| cases.parse().unwrap())
+}
+
 #[test]
 fn three_executors_do_the_same_to_200_000_packets() {
     common::enter_netns();
     let executors = RefCell::new(Executors::start());
     let tally = RefCell::new(Tally::default());
     let config = Config {
-        cases: CASES,
+        cases: cases(),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/tests/agreement/found.txt"
@@ -48,8 +53,9 @@ fn three_executors_do_the_same_to_200_000_packets() {
     let tally = tally.into_inner();
     println!("{tally}");
     outcome.unwrap();
-    assert!(tally.hits() * 10 >= u64::from(CASES) * 4, "{} hits", tally.hits());
+    assert!(tally.hits() * 10 >= u64::from(cases()) * 4, "{} hits", tally.hits());
+    let of_each = OF_EACH * u64::from(cases()) / u64::from(CASES);
     for (what, count) in tally.wanted() {
-        assert!(count >= OF_EACH, "only {count} of {what}");
+        assert!(count >= of_each, "only {count} of {what}");
     }
 }

@@ -105,7 +105,7 @@ fn ten_kills_and_starts_leave_nothing_stale_and_the_host_hardly_notices() {
         let pins = pins("left");
         let mut maps = vec![counters("left")];
         for round in 0..10 {
-            let ping = ["-n", "-i", "0.01", "-c", "300", "-W", "1", "91.207.15.1"];
+            let ping = ["-n", "-i", "0.01", "-c", "200", "-W", "1", "91.207.15.1"];
             let mut ping = lab.start("left", "ping", &ping);
             std::thread::sleep(Duration::from_millis(300));
             kill_daemon(&lab, "left");
