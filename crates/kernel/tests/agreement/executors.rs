@@ -112,7 +112,7 @@ fn install(table: &Table, case: &Case, now: u32) -> Option<(Flow, Flow)> {
     let other =
         NewLine { key: elsewhere, rewrite: Rewrite { flags: PATH_KNOWN, ..Rewrite::default() } };
     let (first, second) = if case.reply { (&other, &mine) } else { (&mine, &other) };
-    let seen = now - case.silent;
+    let seen = now.saturating_sub(case.silent);
     let opened = table.install(first, second, case.stamp(), seen).unwrap();
     let Installed::New { original, reply } = opened else { panic!("{opened:?}") };
     let (flow, other) = if case.reply { (reply, original) } else { (original, reply) };
