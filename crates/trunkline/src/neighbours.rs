@@ -4,17 +4,43 @@ use std::net::Ipv4Addr;
 
 use control::neighbours::{Ask, Change};
 use ipnet::Ipv4Net;
-use tables::{Float, Link, PortId, Segment, Snapshot};
+use tables::{Float, Gateway, Link, PortId, Segment, SegmentId, Snapshot};
 use wire::{MacAddr, Station, arp, ethertype, vlan};
 
 use crate::node::Node;
 
-/// Frames that are still to be sent, a second apart.
+/// An address that is still to be announced by a port, a second apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Announcement {
     port: PortId,
-    frame: Vec<u8>,
+    what: Announced,
     left: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Announced {
+    Float([u8; 4]),
+    Gateway(SegmentId, Gateway),
+}
+
+impl Announcement {
+    /// The frame that says so; none if it is not so any more.
+    fn frame(&self, tables: &Snapshot) -> Option<Vec<u8>> {
+        let mac = tables.topology.mac(self.port);
+        match self.what {
+            Announced::Float(address) => {
+                tables.nat.float(address).filter(|float| float.port == self.port)?;
+                Some(arp::gratuitous(Station { mac, address }).to_vec())
+            }
+            Announced::Gateway(segment, gateway) => {
+                let segment = tables.topology.segment(segment)?;
+                let holds =
+                    segment.gateway == Some(gateway) && segment.members.contains(&self.port);
+                let frame = arp::gratuitous(Station { mac, address: gateway.address });
+                holds.then(|| as_it_leaves(segment, self.port, &frame))
+            }
+        }
+    }
 }
 
 impl Node {
@@ -92,9 +118,7 @@ impl Node {
         }
         let known = |float: &Float| before.nat.float(float.address) == Some(float);
         for float in now.nat.floats().filter(|float| !known(float)) {
-            let mac = now.topology.mac(float.port);
-            let frame = arp::gratuitous(Station { mac, address: float.address });
-            self.announce_by(float.port, frame.to_vec());
+            self.announce_by(float.port, Announced::Float(float.address));
         }
         for segment in now.topology.segments() {
             let Some(gateway) = segment.gateway else { continue };
@@ -107,27 +131,27 @@ impl Node {
                 if *port == segment.host || (on_trunk && gateway.shared) {
                     continue;
                 }
-                let mac = now.topology.mac(*port);
-                let frame = arp::gratuitous(Station { mac, address: gateway.address });
-                self.announce_by(*port, as_it_leaves(segment, *port, &frame));
+                self.announce_by(*port, Announced::Gateway(segment.id, gateway));
             }
         }
     }
 
-    fn announce_by(&mut self, port: PortId, frame: Vec<u8>) {
+    fn announce_by(&mut self, port: PortId, what: Announced) {
         let left = self.model.announcements;
-        self.announcements.push(Announcement { port, frame, left });
+        self.announcements.push(Announcement { port, what, left });
     }
 
     fn announce(&mut self) {
-        for announcement in &mut self.announcements {
-            announcement.left -= 1;
-            let sent = self.sender.send(announcement.port.get(), &announcement.frame);
-            if let Err(error) = sent {
+        let (tables, sender) = (self.publisher.current(), &self.sender);
+        self.announcements.retain_mut(|announcement| {
+            // Another node may have it by now.
+            let Some(frame) = announcement.frame(&tables) else { return false };
+            if let Err(error) = sender.send(announcement.port.get(), &frame) {
                 tracing::warn!(port = announcement.port.get(), %error, "an announcement failed");
             }
-        }
-        self.announcements.retain(|announcement| announcement.left > 0);
+            announcement.left -= 1;
+            announcement.left > 0
+        });
     }
 
     /// Gives every host port the gateway's address of its network, so that the host's services are

@@ -73,6 +73,9 @@ impl Node {
         }
         self.names = names;
         let old = std::mem::replace(&mut self.model, model);
+        for warning in self.model.warnings.iter().filter(|new| !old.warnings.contains(new)) {
+            tracing::warn!("{warning}");
+        }
         if (&old.networks, &old.nat) != (&self.model.networks, &self.model.nat) {
             self.ask_all_again();
         }

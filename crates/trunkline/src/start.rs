@@ -114,6 +114,7 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
             routes: Vec::new(),
             neighbours: Vec::new(),
             floats: Vec::new(),
+            warnings: Vec::new(),
             ..model.clone()
         },
         links,
