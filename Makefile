@@ -10,10 +10,12 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
 scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/bench tools/bench.d/report tools/old-kernel tools/install-deps .ci/run
 
-.PHONY: build demo compare bench test check lab-up lab-down clean
+.PHONY: deps build demo compare bench test check lab-up lab-down clean
 
-build:
+deps:
 	tools/install-deps
+
+build: deps
 	cargo build --release --locked
 
 demo: build
@@ -31,7 +33,7 @@ bench: build
 
 # The tests, and what runs in the lab for them, are built in the dev profile, with overflow checks. One at a time: there
 # is one lab.
-test: build
+test: deps
 	cargo test --locked --workspace -- --test-threads=1
 	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir target/loom -p conntrack --test loom
 

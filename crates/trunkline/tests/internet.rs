@@ -99,13 +99,16 @@ fn names_are_resolved_and_paced_datagrams_are_not_lost_by_any_way() {
             let bound: &[&str] = if server == "inet" { &["-B", address] } else { &[] };
             let mut listening = lab.start(server, "iperf3", &[&["-s", "-1"], bound].concat());
             soon();
+            let unread = lab.unread_datagrams(server);
             let paced = ["-J", "-u", "-b", "20M", "-t", "1", "-c", address];
             let text = lab.run(from, "iperf3", &paced);
             listening.wait();
             let report = text.find('{').and_then(|at| text.get(at..=text.rfind('}')?)).unwrap();
             let report: serde_json::Value = serde_json::from_str(report).unwrap();
             let sum = &report["end"]["sum"];
-            assert_eq!(sum["lost_packets"].as_u64(), Some(0), "hook {hook}, {what}: {sum}");
+            let unread = lab.unread_datagrams(server) - unread;
+            let lost = sum["lost_packets"].as_u64();
+            assert!(lost <= Some(unread), "hook {hook}, {what}: {unread} unread, {sum}");
             assert!(sum["packets"].as_u64() > Some(1000), "hook {hook}, {what}: {sum}");
         }
     }
@@ -170,12 +173,13 @@ fn traceroute_and_path_mtu_discovery_work_through_the_translation() {
             let mut sink =
                 lab.start("inet", "nsenter", &["--net=/run/netns/tl-far", "iperf3", "-s", "-1"]);
             soon();
-            let text = lab.run(vm, "iperf3", &["-J", "-c", "9.9.9.9", "-n", "25M"]);
+            let text = lab.run(vm, "iperf3", &["-J", "-c", "9.9.9.9", "-n", "100M"]);
             sink.wait();
             let report: serde_json::Value =
                 serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
+            // What is in the sockets' buffers at the end (some 40 MB at most) iperf3 does not count.
             let received = report["end"]["sum_received"]["bytes"].as_u64().unwrap();
-            assert!(received > 20_000_000, "hook {hook}, {vm}: {received}");
+            assert!(received > 50_000_000, "hook {hook}, {vm}: {received}");
         }
     }
 }

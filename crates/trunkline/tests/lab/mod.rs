@@ -94,13 +94,23 @@ impl Lab {
 
     /// TCP segments a host refused for their checksum.
     pub(crate) fn bad_checksums(&self, host: &str) -> u64 {
+        self.counted(host, "Tcp:", "InCsumErrors")
+    }
+
+    /// Datagrams that reached a host whose program was not quick enough to read them.
+    pub(crate) fn unread_datagrams(&self, host: &str) -> u64 {
+        self.counted(host, "Udp:", "RcvbufErrors")
+    }
+
+    /// A counter of a host's own stack.
+    fn counted(&self, host: &str, protocol: &str, name: &str) -> u64 {
         let text = self.run(host, "cat", &["/proc/net/snmp"]);
         let rows: Vec<Vec<&str>> = text
             .lines()
-            .filter(|line| line.starts_with("Tcp:"))
+            .filter(|line| line.starts_with(protocol))
             .map(|line| line.split_whitespace().collect())
             .collect();
-        let at = rows[0].iter().position(|name| *name == "InCsumErrors").unwrap();
+        let at = rows[0].iter().position(|column| *column == name).unwrap();
         rows[1][at].parse().unwrap()
     }
 
