@@ -8,7 +8,7 @@ SHELL := bash
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
-scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/bench tools/bench.d/report tools/old-kernel tools/install-deps .ci/run
+scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/bench tools/bench.d/report tools/bench.d/ovs tools/bench.d/instructions tools/old-kernel tools/install-deps .ci/run
 
 .PHONY: deps build demo compare bench test check lab-up lab-down clean
 

@@ -2,6 +2,10 @@
 //! The results are in `runs/`.
 #![forbid(unsafe_code)]
 
+mod bed;
+
+pub use bed::Bed;
+
 use conntrack::FlowKey;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};

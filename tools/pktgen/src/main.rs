@@ -5,7 +5,9 @@
 //! carries: see docs/pktgen.md.
 
 mod bridge;
+mod cores;
 mod interface;
+mod kernel;
 mod plan;
 mod send;
 mod sink;
@@ -23,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 
+use cores::Watch;
 use plan::Packets;
 use send::{Sent, Until};
 use sink::{Expected, Received};
@@ -123,6 +126,8 @@ struct Outcome {
     sent: Sent,
     received: Received,
     lost: u64,
+    /// The share of its time that each core was busy while packets were sent, with anything.
+    cores: Vec<f64>,
 }
 
 fn main() -> ExitCode {
@@ -174,7 +179,7 @@ fn both(
     let (start, is_sent) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let sent = (|| {
+            let sent = (|| -> Result<(Sent, Vec<f64>)> {
                 enter(from.1.as_deref())?;
                 if let Some(core) = core {
                     core_affinity::set_for_current(core_affinity::CoreId { id: core });
@@ -184,7 +189,8 @@ fn both(
                     send::send(&from.0, packets, until)?;
                 }
                 start.wait();
-                send::send(&from.0, packets, until)
+                let cores = Watch::start()?;
+                Ok((send::send(&from.0, packets, until)?, cores.stop()?))
             })();
             is_sent.store(true, Ordering::Release);
             sent
@@ -198,10 +204,10 @@ fn both(
             },
             settled(&is_sent),
         );
-        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+        let (sent, cores) = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
         let received = received?;
         let lost = sent.packets.saturating_sub(received.packets);
-        Ok(Outcome { sent, received, lost })
+        Ok(Outcome { sent, received, lost, cores })
     })
 }
 

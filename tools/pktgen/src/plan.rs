@@ -1,5 +1,6 @@
 //! What is to be sent, from words to what the program is told.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
@@ -81,6 +82,21 @@ impl FromStr for Mac {
     }
 }
 
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Engine {
+    /// A program of ours, by the driver's XDP.
+    Xdp,
+    /// The kernel's pktgen module, by the driver's ordinary way.
+    Kernel,
+}
+
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Protocol {
@@ -149,6 +165,9 @@ pub(crate) struct Packets {
     /// Packets a second [default: as fast as it goes]
     #[arg(long)]
     pub(crate) rate: Option<u64>,
+    /// Who sends
+    #[arg(long, value_enum, default_value = "xdp")]
+    pub(crate) engine: Engine,
 }
 
 #[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]
@@ -249,6 +268,7 @@ mod tests {
             size: "imix".into(),
             stamps: false,
             rate: Some(1000),
+            engine: Engine::Xdp,
         }
     }
 

@@ -10,13 +10,18 @@ use serde::Serialize;
 use zerocopy::{FromBytes, IntoBytes as _};
 
 use crate::interface::Interface;
-use crate::plan::Packets;
+use crate::kernel;
+use crate::plan::{Engine, Packets};
 use crate::skeletons::SendSkelBuilder;
 
 /// `BPF_F_TEST_XDP_LIVE_FRAMES` of linux/bpf.h.
 const LIVE_FRAMES: u32 = 2;
-/// Frames in one run: setting one up takes about 25 ms.
-const AT_ONCE: u32 = 200_000;
+/// Setting up a run takes up to 25 ms, so that each is to last long; the first is to tell how many
+/// frames that are.
+const FIRST: u64 = 20_000;
+const LONG: Duration = Duration::from_millis(500);
+/// Frames of one run, at most, when most are dropped to keep a rate.
+const PACED: u32 = 4_000_000;
 
 /// What was sent.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -45,6 +50,9 @@ struct Progress {
 
 /// Sends out of an interface of this thread's network namespace.
 pub(crate) fn send(device: &str, packets: &Packets, until: Until) -> Result<Sent> {
+    if packets.engine == Engine::Kernel {
+        return kernel::send(device, packets, until);
+    }
     let interface = Interface::named(device)?;
     let plan = packets.plan(interface.mac, until.packets)?;
     let mut place = MaybeUninit::uninit();
@@ -65,15 +73,16 @@ pub(crate) fn send(device: &str, packets: &Packets, until: Until) -> Result<Sent
 
     let start = Instant::now();
     let mut done = (0, 0);
+    let mut next = FIRST.min(until.packets);
     while start.elapsed() < until.time && done.0 < until.packets {
         let mut context = context;
-        let left = until.packets.saturating_sub(done.0).min(AT_ONCE.into());
+        let begun = Instant::now();
         let input = ProgramInput {
             context_in: Some(context.as_mut_bytes()),
             data_in: Some(&frame),
             flags: LIVE_FRAMES,
             // With a rate most frames are dropped until one is due.
-            repeat: if packets.rate.is_some() { 20 * AT_ONCE } else { left as u32 },
+            repeat: if packets.rate.is_some() { PACED } else { next as u32 },
             ..ProgramInput::default()
         };
         loaded.progs.send.test_run(input).with_context(|| {
@@ -83,6 +92,9 @@ pub(crate) fn send(device: &str, packets: &Packets, until: Until) -> Result<Sent
         let progress = value.and_then(|bytes| Progress::read_from_bytes(&bytes).ok());
         let now = progress.map_or((0, 0), |progress| (progress.sent, progress.bytes));
         anyhow::ensure!(now.0 > done.0 || packets.rate.is_some(), "no packet could be written");
+        let rate = (now.0 - done.0) as f64 / begun.elapsed().as_secs_f64();
+        let time = until.time.saturating_sub(start.elapsed()).min(LONG);
+        next = ((rate * time.as_secs_f64()) as u64).max(FIRST).min(until.packets - now.0);
         done = now;
     }
     let seconds = start.elapsed().as_secs_f64();

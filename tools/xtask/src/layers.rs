@@ -23,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("testkit", &["wire", "conntrack", "tables", "pipeline"]),
     ("pktgen", &[]),
     ("xtask", &["pipeline"]),
-    ("benches", &["conntrack"]),
+    ("benches", &["conntrack", "pipeline", "tables", "testkit"]),
 ];
 
 /// Compares every crate's dependencies with [`LAYERS`].
