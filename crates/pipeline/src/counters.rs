@@ -74,6 +74,12 @@ impl Counters {
         &self.ports[id.index() % PORTS]
     }
 
+    /// Counts one packet that leaves by a port.
+    #[inline]
+    pub(crate) fn forwarded(&self) {
+        add(&self.forward, 1);
+    }
+
     /// Counts one packet's verdict.
     #[inline]
     pub(crate) fn record(&self, packet: &Packet<'_>, verdict: Verdict) {

@@ -69,7 +69,7 @@ impl Pipeline<'_> {
             }
         };
         told.way = Some(way);
-        self.replay(packet, &way)
+        self.replay(packet, &way).map(Verdict::Forward)
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn key(packet: &Packet<'_>) -> FlowKey {
 }
 
 /// The key of a whole packet; one of a protocol without ports has zeros in their place.
+#[inline]
 fn ipv4(
     src: [u8; 4],
     dst: [u8; 4],

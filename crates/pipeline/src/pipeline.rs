@@ -45,15 +45,25 @@ impl Pipeline<'_> {
 
         // What depends on the connection was decided for its first packet.
         for packet in packets.iter_mut() {
-            let verdict = match packet.verdict {
-                Some(verdict) => verdict,
-                None => self.look_up(packet).unwrap_or_else(|verdict| verdict),
+            let step = match packet.verdict {
+                Some(verdict) => Err(verdict),
+                None => self.look_up(packet),
             };
-            packet.verdict = Some(verdict);
-            self.counters.record(packet, verdict);
+            // Nearly all leave by a port; the others' verdicts are too wide to be handed on lightly.
+            match step {
+                Ok(port) => {
+                    packet.verdict = Some(Verdict::Forward(port));
+                    self.counters.forwarded();
+                }
+                Err(verdict) => {
+                    packet.verdict = Some(verdict);
+                    self.counters.record(packet, verdict);
+                }
+            }
         }
     }
 
+    #[inline]
     pub(crate) fn admit(&self, packet: &mut Packet<'_>) -> Step<()> {
         let port = self.ingress(packet)?;
         admit::headers(packet)?;
@@ -65,19 +75,22 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    fn look_up(&mut self, packet: &mut Packet<'_>) -> Step<Verdict> {
+    /// The port it leaves by.
+    #[inline]
+    fn look_up(&mut self, packet: &mut Packet<'_>) -> Step<PortId> {
         let found = self.flows.find(packet.key, packet.hash);
         match self.replay_found(packet, found.as_ref()) {
-            Some(verdict) => verdict,
+            Some(step) => step,
             None => self.decide(packet, found),
         }
     }
 
+    #[inline]
     fn replay_found(
         &mut self,
         packet: &mut Packet<'_>,
         found: Option<&Flow>,
-    ) -> Option<Step<Verdict>> {
+    ) -> Option<Step<PortId>> {
         let found = found.filter(|found| self.may_replay(packet, found))?;
         self.flows.touch(found, self.now, flow::state_bits(packet));
         Some(self.replay(packet, &found.rewrite()))
@@ -88,12 +101,14 @@ impl Pipeline<'_> {
     pub fn replay_known(&mut self, packet: &mut Packet<'_>) -> Option<Verdict> {
         self.admit(packet).ok()?;
         let found = self.flows.find(packet.key, packet.hash);
-        Some(self.replay_found(packet, found.as_ref())?.unwrap_or_else(|verdict| verdict))
+        let step = self.replay_found(packet, found.as_ref())?;
+        Some(step.map_or_else(|verdict| verdict, Verdict::Forward))
     }
 
     /// Whether a line's decision holds for this packet: its way is known, it is as new as both of
     /// its ports, it is the way of a packet addressed like this one (to the gateway, or to this
     /// station of this segment), and its sender is the one whose port this is.
+    #[inline]
     pub(crate) fn may_replay(&self, packet: &Packet<'_>, found: &Flow) -> bool {
         let leads_on = if packet.routed {
             !found.key().is_l2()
@@ -112,6 +127,7 @@ impl Pipeline<'_> {
     }
 
     /// Whether nothing that concerns one of its ports as a whole has changed since it was decided.
+    #[inline]
     fn is_fresh(&self, packet: &Packet<'_>, found: &Flow) -> bool {
         let fresh = |number| {
             let port = PortId::new(number).and_then(|id| self.tables.topology.port(id));
@@ -121,7 +137,9 @@ impl Pipeline<'_> {
     }
 
     /// The slow path: a packet whose connection is not known, or must be asked again.
-    fn decide(&mut self, packet: &mut Packet<'_>, found: Option<Flow>) -> Step<Verdict> {
+    #[cold]
+    #[inline(never)]
+    fn decide(&mut self, packet: &mut Packet<'_>, found: Option<Flow>) -> Step<PortId> {
         self.learn(packet)?;
         self.serve(packet)?;
         if matches!(packet.headers.network, Network::Ipv4(ip) if ip.icmp_error) {
@@ -285,6 +303,7 @@ impl Pipeline<'_> {
             .map_err(|lost| self.lost(packet, lost))
     }
 
+    #[inline]
     fn ingress(&self, packet: &Packet<'_>) -> Step<&Port> {
         self.tables.topology.port(packet.ingress).ok_or(Verdict::Drop(DropReason::NoPort))
     }

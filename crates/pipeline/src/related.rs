@@ -1,7 +1,7 @@
 //! ICMP errors on their way through: what they quote belongs to a connection, and they follow it.
 
 use conntrack::Flow;
-use tables::ZoneId;
+use tables::{PortId, ZoneId};
 use wire::{Embedded, Network, Translation, embedded, translate_error};
 
 use crate::path::{Path, translation};
@@ -10,7 +10,7 @@ use crate::{DropReason, Packet, Pipeline, Verdict, bridge, flow};
 
 impl Pipeline<'_> {
     /// Sends an ICMP error on: to whom it concerns, with what it quotes as that one sent it.
-    pub(crate) fn relate(&mut self, packet: &mut Packet<'_>) -> Step<Verdict> {
+    pub(crate) fn relate(&mut self, packet: &mut Packet<'_>) -> Step<PortId> {
         let Network::Ipv4(ip) = packet.headers.network else { return Err(self.not_ours(packet)) };
         let l3 = usize::from(packet.headers.l3);
         let message = packet.bytes().get(l3 + usize::from(ip.header_len)..).unwrap_or_default();
@@ -52,7 +52,7 @@ impl Pipeline<'_> {
     }
 
     /// An error that quotes nothing known goes on where nothing would have to be translated.
-    fn unrelated(&mut self, packet: &mut Packet<'_>, destination: [u8; 4]) -> Step<Verdict> {
+    fn unrelated(&mut self, packet: &mut Packet<'_>, destination: [u8; 4]) -> Step<PortId> {
         if packet.zone == ZoneId::NONE {
             return Err(self.not_ours(packet));
         }

@@ -13,7 +13,8 @@ use crate::{DropReason, Packet, Pipeline, Verdict, flow};
 
 impl Pipeline<'_> {
     /// Rewrites the packet and says by which port it leaves.
-    pub(crate) fn replay(&mut self, packet: &mut Packet<'_>, way: &Rewrite) -> Step<Verdict> {
+    #[inline]
+    pub(crate) fn replay(&mut self, packet: &mut Packet<'_>, way: &Rewrite) -> Step<PortId> {
         let tables = self.tables;
         let egress = PortId::new(way.egress).and_then(|id| tables.topology.port(id));
         let Some(egress) = egress else { return Err(Verdict::Drop(DropReason::NoPort)) };
@@ -29,7 +30,9 @@ impl Pipeline<'_> {
         let to = self.station(packet, way)?;
         self.pass(packet, egress, fits)?;
         self.change(packet, way)?;
-        self.clamp(packet, way);
+        if flow::is_syn(packet) {
+            self.clamp(packet, way);
+        }
         let l3 = usize::from(packet.headers.l3);
         if egress.kind != PortKind::Host {
             decrement_ttl(packet.bytes_mut(), l3);
@@ -39,6 +42,7 @@ impl Pipeline<'_> {
     }
 
     /// Whether the packet may be routed out of `egress`; else its sender is told.
+    #[inline]
     fn pass(&mut self, packet: &mut Packet<'_>, egress: &Port, fits: bool) -> Step<()> {
         let Network::Ipv4(ip) = packet.headers.network else { return Ok(()) };
         // The host's own stack counts its own hop.
@@ -52,6 +56,7 @@ impl Pipeline<'_> {
     }
 
     /// The station a routed packet is addressed to next.
+    #[inline]
     fn station(&mut self, packet: &mut Packet<'_>, way: &Rewrite) -> Step<MacAddr> {
         let Some(number) = hop_of(way) else { return Ok(MacAddr(way.destination_mac)) };
         let Some(hop) = self.tables.neighbours.hop(number).copied() else {
@@ -67,6 +72,7 @@ impl Pipeline<'_> {
         }
     }
 
+    #[inline]
     fn change(&self, packet: &mut Packet<'_>, way: &Rewrite) -> Step<()> {
         if way.flags & REWRITES == 0 {
             return Ok(());
@@ -77,6 +83,7 @@ impl Pipeline<'_> {
     }
 
     /// The host speaks as the gateway; where many nodes have that address, as the node.
+    #[inline]
     fn name_the_node(&self, packet: &mut Packet<'_>, egress: &Port) {
         let ingress = self.tables.topology.port(packet.ingress);
         if ingress.is_some_and(|port| port.kind == PortKind::Host && port.mac != egress.mac) {
@@ -86,10 +93,8 @@ impl Pipeline<'_> {
     }
 
     /// Lowers what a new TCP connection says it can take, where its network asks for that.
+    #[cold]
     fn clamp(&self, packet: &mut Packet<'_>, way: &Rewrite) {
-        if !flow::is_syn(packet) {
-            return;
-        }
         let of = |number| self.tables.topology.segment(number).and_then(|here| here.clamp_mss);
         let into = tables::SegmentId::new(way.segment).and_then(of);
         if let Some(most) = [of(packet.segment), into].into_iter().flatten().min() {
@@ -98,16 +103,11 @@ impl Pipeline<'_> {
         }
     }
 
-    fn leave(
-        &self,
-        packet: &mut Packet<'_>,
-        egress: &Port,
-        vlan: u16,
-        fits: bool,
-    ) -> Step<Verdict> {
+    #[inline]
+    fn leave(&self, packet: &mut Packet<'_>, egress: &Port, vlan: u16, fits: bool) -> Step<PortId> {
         if vlan != 0 && !packet.tag(vlan) {
             return Err(Verdict::Drop(DropReason::NoRoom));
         }
-        Ok(if fits { Verdict::Forward(egress.id) } else { Verdict::Fragment(egress.id) })
+        if fits { Ok(egress.id) } else { Err(Verdict::Fragment(egress.id)) }
     }
 }

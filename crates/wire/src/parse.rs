@@ -161,10 +161,12 @@ pub fn parse(frame: &[u8]) -> Result<Headers, Malformed> {
     Ok(headers)
 }
 
+#[inline]
 const fn is_tag(ethertype: u16) -> bool {
     ethertype == ethertype::VLAN || ethertype == ethertype::SERVICE_VLAN
 }
 
+#[inline]
 fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
     let (header, _) = Ipv4Header::ref_from_prefix(payload).map_err(|_| Malformed::Ipv4)?;
     let header_len = usize::from(header.version_ihl & 0x0f) * 4;
@@ -202,6 +204,7 @@ fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
     })
 }
 
+#[inline]
 fn transport(proto: u8, segment: &[u8]) -> Result<Transport, Malformed> {
     let word = |at: usize| segment.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
     let cut = Malformed::Transport;

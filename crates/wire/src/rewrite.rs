@@ -59,6 +59,7 @@ pub fn decrement_ttl(frame: &mut [u8], l3: usize) {
     }
 }
 
+#[inline]
 pub(crate) fn set_ttl(ip: &mut Ipv4Header, ttl: u8) {
     let word = |ttl| u16::from_be_bytes([ttl, ip.protocol]);
     let change = Change::default().word(word(ip.ttl), word(ttl));
@@ -94,6 +95,7 @@ pub fn translate(frame: &mut [u8], l3: usize, to: &Translation) -> Result<(), Ma
 
 /// Translates the packet that `packet` begins with, as far as it is there: the one a router quotes
 /// in an error may end before its transport checksum.
+#[inline]
 pub(crate) fn translate_packet(packet: &mut [u8], to: &Translation) {
     let Ok((ip, _)) = Ipv4Header::mut_from_prefix(packet) else { return };
     let change = translate_addresses(ip, to);
@@ -111,6 +113,7 @@ pub(crate) fn translate_packet(packet: &mut [u8], to: &Translation) {
 }
 
 /// Changes the addresses; returns what that does to a checksum with a pseudo header.
+#[inline]
 pub(crate) fn translate_addresses(ip: &mut Ipv4Header, to: &Translation) -> Change {
     let mut change = Change::default();
     for (field, new) in [(&mut ip.src, to.source), (&mut ip.dst, to.destination)] {
@@ -123,6 +126,7 @@ pub(crate) fn translate_addresses(ip: &mut Ipv4Header, to: &Translation) -> Chan
     change
 }
 
+#[inline]
 fn translate_ports(segment: &mut [u8], protocol: u8, addresses: Change, to: &Translation) {
     let Ok((ports, rest)) = Ports::mut_from_prefix(segment) else { return };
     let change = set_port(&mut ports.source, to.source_port, addresses);
@@ -138,6 +142,7 @@ fn translate_ports(segment: &mut [u8], protocol: u8, addresses: Change, to: &Tra
     }
 }
 
+#[inline]
 fn translate_echo(message: &mut [u8], to: &Translation) {
     let Ok((icmp, _)) = IcmpHeader::mut_from_prefix(message) else { return };
     let new = match icmp.kind {
