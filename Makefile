@@ -29,6 +29,7 @@ compare: build
 bench: build
 	tools/install-deps bench
 	cargo build --release --locked -p pktgen
+	cargo build --release --locked -p af_xdp --example l2fwd
 	tools/bench $(if $(QUICK),--quick) $(FLAGS)
 
 # The tests, and what runs in the lab for them, are built in the dev profile, with overflow checks. One at a time: there

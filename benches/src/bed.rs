@@ -81,8 +81,7 @@ impl Bed {
     pub fn forward(&mut self, numbers: [u32; BATCH]) -> usize {
         self.fill(numbers);
         let vif = PortId::new(10 + u16::from(VM)).unwrap_or(PortId::NONE);
-        let mut batch =
-            self.chunks.each_mut().map(|chunk| Packet::new(chunk, ROOM, FRAME, vif));
+        let mut batch = self.chunks.each_mut().map(|chunk| Packet::new(chunk, ROOM, FRAME, vif));
         self.node.pipeline().forward(&mut batch);
         let sent = |packet: &&Packet<'_>| matches!(packet.verdict, Some(Verdict::Forward(_)));
         batch.iter().filter(sent).count()

@@ -1,6 +1,6 @@
 //! Sends what one interface receives out of another, unread: the least that AF_XDP can cost.
 //!
-//! `l2fwd FROM TO SECONDS [CORE]`, as root, in the network namespace of both interfaces. Queue 0
+//! `l2fwd FROM TO SECONDS`, as root, in the network namespace of both interfaces. Queue 0
 //! of each. The program on FROM is one redirect; it is gone when this ends.
 #![allow(clippy::unwrap_used)] // an example
 
@@ -15,12 +15,7 @@ const BATCH: usize = 32;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [from, to, seconds, core @ ..] = &words[..] else {
-        panic!("usage: l2fwd FROM TO SECONDS [CORE]");
-    };
-    if let Some(core) = core.first() {
-        pin(core.parse().unwrap());
-    }
+    let [from, to, seconds] = &words[..] else { panic!("usage: l2fwd FROM TO SECONDS") };
     let umem = Umem::new(&UmemConfig { frames: 16384, ..UmemConfig::default() }).unwrap();
     let mut pool = umem.pool();
     let open = |name: &str| {
@@ -50,13 +45,4 @@ fn main() {
         }
     }
     println!("{carried} frames");
-}
-
-fn pin(core: usize) {
-    // SAFETY: all zeros is an empty set, which the calls fill and read.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
-    }
 }
