@@ -68,7 +68,9 @@ fn tell(file: &str, command: &str) -> Result<()> {
 /// What it is told of the packets. It knows UDP, and draws every packet's flow.
 fn commands(packets: &Packets, own: Mac, until: Until) -> Result<Vec<String>> {
     if packets.protocol != Protocol::Udp || packets.stamps || packets.size == "imix" {
-        bail!("the kernel's generator sends UDP of one size, without stamps: --engine xdp has them");
+        bail!(
+            "the kernel's generator sends UDP of one size, without stamps: --engine xdp has them"
+        );
     }
     let mut all = vec![
         format!("pkt_size {}", packets.sizes()?[0]),

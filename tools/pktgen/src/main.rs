@@ -12,6 +12,7 @@ mod plan;
 mod send;
 mod sink;
 mod skeletons;
+mod tc;
 
 use std::fs::File;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
@@ -96,6 +97,9 @@ enum What {
         /// Two interfaces
         #[arg(long, num_args = 2)]
         dev: Vec<String>,
+        /// Where
+        #[arg(long, value_enum, default_value = "xdp")]
+        hook: bridge::Hook,
         /// How long
         #[arg(long)]
         seconds: f64,
@@ -152,8 +156,8 @@ fn run(what: What) -> Result<()> {
             let warm_up = Duration::from_secs_f64(warm_up);
             print(&both(&from, &to, warm_up, core, much.until(), &packets, &expected)?)
         }
-        What::Bridge { dev, seconds } => match &dev[..] {
-            [one, two] => bridge::bridge([one, two], Duration::from_secs_f64(seconds)),
+        What::Bridge { dev, hook, seconds } => match &dev[..] {
+            [one, two] => bridge::bridge([one, two], hook, Duration::from_secs_f64(seconds)),
             _ => bail!("--dev wants two interfaces"),
         },
     }
@@ -176,10 +180,11 @@ fn both(
     packets: &Packets,
     expected: &Expected,
 ) -> Result<Outcome> {
-    let (start, is_sent) = (Barrier::new(2), AtomicBool::new(false));
+    let (start, is_sent, counts) =
+        (Barrier::new(2), AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let sent = (|| -> Result<(Sent, Vec<f64>)> {
+            let ready = (|| -> Result<()> {
                 enter(from.1.as_deref())?;
                 if let Some(core) = core {
                     core_affinity::set_for_current(core_affinity::CoreId { id: core });
@@ -188,10 +193,15 @@ fn both(
                     let until = Until { packets: u64::MAX, time: warm_up };
                     send::send(&from.0, packets, until)?;
                 }
-                start.wait();
+                Ok(())
+            })();
+            // Also where it failed: the other one waits.
+            start.wait();
+            let sent = ready.and_then(|()| {
+                ensure!(counts.load(Ordering::Acquire), "nobody counts");
                 let cores = Watch::start()?;
                 Ok((send::send(&from.0, packets, until)?, cores.stop()?))
-            })();
+            });
             is_sent.store(true, Ordering::Release);
             sent
         });
@@ -200,12 +210,17 @@ fn both(
             &to.0,
             expected,
             || {
+                counts.store(true, Ordering::Release);
                 start.wait();
             },
             settled(&is_sent),
         );
-        let (sent, cores) = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+        if !counts.load(Ordering::Acquire) {
+            start.wait();
+        }
+        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
         let received = received?;
+        let (sent, cores) = sent?;
         let lost = sent.packets.saturating_sub(received.packets);
         Ok(Outcome { sent, received, lost, cores })
     })

@@ -16,10 +16,10 @@ use crate::skeletons::SendSkelBuilder;
 
 /// `BPF_F_TEST_XDP_LIVE_FRAMES` of linux/bpf.h.
 const LIVE_FRAMES: u32 = 2;
-/// Setting up a run takes up to 25 ms, so that each is to last long; the first is to tell how many
-/// frames that are.
+/// Setting up a run takes up to 25 ms, in which nothing is sent: there are to be two. The first is
+/// to tell how many frames the other is to have.
 const FIRST: u64 = 20_000;
-const LONG: Duration = Duration::from_millis(500);
+const LONG: Duration = Duration::from_secs(10);
 /// Frames of one run, at most, when most are dropped to keep a rate.
 const PACED: u32 = 4_000_000;
 
@@ -76,7 +76,6 @@ pub(crate) fn send(device: &str, packets: &Packets, until: Until) -> Result<Sent
     let mut next = FIRST.min(until.packets);
     while start.elapsed() < until.time && done.0 < until.packets {
         let mut context = context;
-        let begun = Instant::now();
         let input = ProgramInput {
             context_in: Some(context.as_mut_bytes()),
             data_in: Some(&frame),
@@ -85,16 +84,16 @@ pub(crate) fn send(device: &str, packets: &Packets, until: Until) -> Result<Sent
             repeat: if packets.rate.is_some() { PACED } else { next as u32 },
             ..ProgramInput::default()
         };
-        loaded.progs.send.test_run(input).with_context(|| {
+        let run = loaded.progs.send.test_run(input).with_context(|| {
             format!("cannot send out of {device}: is it up, and has it XDP in its driver?")
         })?;
         let value = loaded.maps.progress.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?;
         let progress = value.and_then(|bytes| Progress::read_from_bytes(&bytes).ok());
         let now = progress.map_or((0, 0), |progress| (progress.sent, progress.bytes));
         anyhow::ensure!(now.0 > done.0 || packets.rate.is_some(), "no packet could be written");
-        let rate = (now.0 - done.0) as f64 / begun.elapsed().as_secs_f64();
         let time = until.time.saturating_sub(start.elapsed()).min(LONG);
-        next = ((rate * time.as_secs_f64()) as u64).max(FIRST).min(until.packets - now.0);
+        let fit = time.as_nanos() / run.duration.as_nanos().max(1);
+        next = (fit as u64).max(FIRST).min(until.packets - now.0);
         done = now;
     }
     let seconds = start.elapsed().as_secs_f64();

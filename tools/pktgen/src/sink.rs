@@ -1,18 +1,19 @@
 //! The receiver: counts, checks, and measures how long packets were on their way.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use libbpf_rs::MapFlags;
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{MapFlags, TC_INGRESS, TcHook, TcHookBuilder};
 use serde::Serialize;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::interface::Interface;
 use crate::plan::{Addresses, Ports, Protocol, Span};
 use crate::skeletons::SinkSkelBuilder;
+use crate::tc::Attached;
 
 const BUCKETS: usize = 512;
 
@@ -153,7 +154,9 @@ pub(crate) fn sink(
             "cannot attach to {device}: is another XDP program there (ip -d link show {device})?"
         )
     })?;
-    let _second = Second::attach(loaded.progs.sink_tc.as_fd(), interface.index.cast_signed())?;
+    // Behind the one at XDP: what another host on this very machine puts straight into the stack
+    // does not meet XDP.
+    let _second = Attached::to(loaded.progs.sink_tc.as_fd(), interface.index)?;
     ready();
     loop {
         std::thread::sleep(Duration::from_millis(20));
@@ -161,31 +164,6 @@ pub(crate) fn sink(
         if is_over(tallies.iter().map(|tally| tally.packets).sum()) {
             return Ok(received(&tallies));
         }
-    }
-}
-
-/// The program at tc, behind the one at XDP: what another host on this very machine puts straight
-/// into the stack does not meet XDP.
-struct Second(TcHook);
-
-impl Second {
-    fn attach(program: BorrowedFd<'_>, index: i32) -> Result<Self> {
-        let mut hook = TcHookBuilder::new(program)
-            .ifindex(index)
-            .replace(true)
-            .handle(1)
-            .priority(1)
-            .hook(TC_INGRESS);
-        hook.create().context("cannot make a clsact qdisc")?;
-        hook.attach().context("cannot attach to tc ingress")?;
-        Ok(Self(hook))
-    }
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        // The process may end without it, and the interface with it: nobody waits for this.
-        let _ = self.0.detach();
     }
 }
 
