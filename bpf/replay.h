@@ -32,14 +32,42 @@ struct way {
 	__u8 hop;	   /* one less to live */
 };
 
+/* What time it was on a processor in which jiffy. */
+struct clock {
+	__u64 jiffies;
+	__u64 seconds;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clock);
+} clocks SEC(".maps");
+
+/* Seconds since boot. Asking for the time is a call, a jiffy is a load. */
+static __always_inline __u32 seconds_now(void)
+{
+	__u64 jiffies = bpf_jiffies64();
+	__u32 zero = 0;
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &zero);
+
+	if (!clock)
+		return 0;
+	if (clock->jiffies != jiffies) {
+		clock->seconds = bpf_ktime_get_coarse_ns() / NANOSECONDS;
+		clock->jiffies = jiffies;
+	}
+	return clock->seconds;
+}
+
 /*
  * Notes that the direction has a packet. The line is written once a second, and once for each new
  * bit; if somebody else writes it at this very moment the next packet will do.
  */
 static __always_inline void touch(volatile struct line *line, __u64 word7, __u16 bits)
 {
-	__u32 now = bpf_ktime_get_coarse_ns() / NANOSECONDS;
-	__u64 next = line_touched(word7, now, bits | LINE_SEEN);
+	__u64 next = line_touched(word7, seconds_now(), bits | LINE_SEEN);
 
 	if (next != word7)
 		__sync_val_compare_and_swap(&line->word[7], word7, next);
