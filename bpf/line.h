@@ -37,6 +37,7 @@
 
 /* word 0 */
 #define LINE_FREE 0
+#define LINE_NEVER_TAKEN 0 /* the whole word; neither was any line behind it in its home */
 #define LINE_CLAIMED 1 /* somebody writes it */
 #define LINE_LIVE 2
 #define LINE_STATE_MASK 3

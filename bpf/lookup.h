@@ -38,36 +38,53 @@ static __always_inline struct key ipv4_key(const struct port *port, __u16 zone,
 	};
 }
 
+/* A home of a key, as far as it was looked through. */
+struct home {
+	__u32 place;
+	__u32 goes_on; /* what was looked at last was taken once */
+};
+
 /*
- * The line of that index if it has this key and is live, or claimed: to get a new path, or by who
+ * The next line of a home if it has this key and is live, or claimed: to get a new path, or by who
  * installs the key. The loads are in the order of line.h. A line that changes behind them had the
  * key a moment ago, and that is all this says: who replays it must read it whole.
  */
-static __always_inline volatile struct line *line_with(__u32 index, const struct key *key)
+static __always_inline volatile struct line *next_with(struct home *home, const struct key *key)
 {
-	volatile struct line *line = bpf_map_lookup_elem(&lines, &index);
+	volatile struct line *line;
+	__u64 word0;
 
-	if (!line || line_state(line->word[0]) == LINE_FREE)
+	if (!home->goes_on)
+		return NULL;
+	line = bpf_map_lookup_elem(&lines, &home->place);
+	if (!line)
+		return NULL;
+	word0 = line->word[0];
+	home->place++;
+	home->goes_on = word0 != LINE_NEVER_TAKEN;
+	if (line_state(word0) == LINE_FREE)
 		return NULL;
 	return line->word[1] == key->word1 && line->word[2] == key->word2 ? line : NULL;
 }
 
 /*
  * The line with this key, usable or not; NULL if there is none. A new line takes the first free
- * place of the emptier home, so first places first.
+ * place of the emptier home, so first places first; behind one that was never taken is none that
+ * was.
  */
 static __always_inline volatile struct line *find_line(const struct key *key)
 {
 	__u64 hash = line_hash(key->word1, key->word2, hash_key);
-	__u32 homes[] = { line_home(hash, 0, line_count), line_home(hash, 1, line_count) };
+	struct home one = { line_home(hash, 0, line_count), 1 };
+	struct home other = { line_home(hash, 1, line_count), 1 };
 	volatile struct line *line;
 
 #pragma unroll
 	for (__u32 place = 0; place < LINE_HOME; place++) {
-		line = line_with(homes[0] + place, key);
+		line = next_with(&one, key);
 		if (line)
 			return line;
-		line = line_with(homes[1] + place, key);
+		line = next_with(&other, key);
 		if (line)
 			return line;
 	}

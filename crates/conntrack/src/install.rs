@@ -19,7 +19,7 @@
 
 use crate::flow::{Flow, Rewrite};
 use crate::key::FlowKey;
-use crate::layout::{self, FREE, HOME, REPLY, SEEN, STAMP_SHIFT, state};
+use crate::layout::{self, FREE, HOME, NEVER_TAKEN, REPLY, SEEN, STAMP_SHIFT, state};
 use crate::line::Holding;
 use crate::sync::{Ordering, PATIENCE, fence, pause};
 use crate::table::Table;
@@ -266,12 +266,18 @@ impl Table {
             for index in first..first + HOME as u32 {
                 let line = &self.lines[index as usize];
                 let word0 = line.word0();
+                if word0 == NEVER_TAKEN {
+                    // Nor was any behind it.
+                    free += first + HOME as u32 - index;
+                    room = room.or(Some((index, word0)));
+                    break;
+                }
                 if state(word0) == FREE {
                     free += 1;
                     room = room.or(Some((index, word0)));
                     continue;
                 }
-                match line.holding(key, index) {
+                match line.holding(word0, key, index) {
                     Holding::Not => {}
                     Holding::Live(flow) => return Survey::Live(flow),
                     Holding::Claimed | Holding::Passing => wait = true,
@@ -288,25 +294,37 @@ impl Table {
 
     /// Looks through the homes for another line with the key of the claimed line `own`.
     fn contest(&self, homes: [u32; 2], key: FlowKey, own: u32) -> Contest {
-        for index in homes.into_iter().flat_map(|first| first..first + HOME as u32) {
-            if index == own {
-                continue;
-            }
-            let mut waited = 0;
-            loop {
-                match self.lines[index as usize].holding(key, index) {
-                    Holding::Not => break,
-                    Holding::Live(flow) => return Contest::Lost(flow),
-                    Holding::Claimed if index < own => return Contest::GiveWay,
-                    Holding::Claimed | Holding::Passing if waited == PATIENCE => {
-                        return Contest::Stuck;
-                    }
-                    Holding::Claimed | Holding::Passing => waited += 1,
+        for first in homes {
+            // Who passed a place by had seen it taken before its fence, and we look after ours: a
+            // place that we see untaken nobody with this key has passed.
+            let taken = (first..first + HOME as u32)
+                .take_while(|index| self.lines[*index as usize].word0() != NEVER_TAKEN);
+            for index in taken.filter(|index| *index != own) {
+                match self.contend(key, own, index) {
+                    Contest::Won => {}
+                    decided => return decided,
                 }
-                pause();
             }
         }
         Contest::Won
+    }
+
+    /// How a claimed line stands to another one, which may have its key.
+    fn contend(&self, key: FlowKey, own: u32, index: u32) -> Contest {
+        let line = &self.lines[index as usize];
+        let mut waited = 0;
+        loop {
+            match line.holding(line.word0(), key, index) {
+                Holding::Not => return Contest::Won,
+                Holding::Live(flow) => return Contest::Lost(flow),
+                Holding::Claimed if index < own => return Contest::GiveWay,
+                Holding::Claimed | Holding::Passing if waited == PATIENCE => {
+                    return Contest::Stuck;
+                }
+                Holding::Claimed | Holding::Passing => waited += 1,
+            }
+            pause();
+        }
     }
 }
 

@@ -15,6 +15,9 @@ pub const HOME: usize = if cfg!(loom) { 2 } else { 4 };
 // reset, so that a reader that finds word 0 unchanged read one state of the line and no other.
 /// Nobody's line.
 pub const FREE: u64 = 0;
+/// Word 0 of a line that nobody ever had; the same of all lines behind it in a home, since an
+/// installer takes the first free one.
+pub const NEVER_TAKEN: u64 = 0;
 /// Somebody's who writes it: an installer's, or live and about to be again with another path.
 pub const CLAIMED: u64 = 1;
 /// Readable.
@@ -203,7 +206,7 @@ mod tests {
                 [$((concat!("LINE_", stringify!($name)).to_owned(), $name as u64)),*].into()
             };
         }
-        all!(WORDS BYTES HOME FREE CLAIMED LIVE STATE_MASK COUNT_SHIFT DST_SHIFT ETHERTYPE_SHIFT
+        all!(WORDS BYTES HOME FREE NEVER_TAKEN CLAIMED LIVE STATE_MASK COUNT_SHIFT DST_SHIFT ETHERTYPE_SHIFT
             MAC_MASK DPORT_SHIFT PROTOCOL_SHIFT INGRESS_SHIFT ZONE_SHIFT NUMBER_MASK PROTOCOL_L2
             EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2 ROUTED
             VLAN_SHIFT STAMP_SHIFT INSTALL_SHIFT INSTALL_MASK BITS_SHIFT SEEN FIN RST OUTLIVED

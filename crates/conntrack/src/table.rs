@@ -3,7 +3,7 @@
 use crate::evict::Counts;
 use crate::flow::Flow;
 use crate::key::FlowKey;
-use crate::layout::{self, HOME, SEEN};
+use crate::layout::{self, HOME, NEVER_TAKEN, SEEN};
 use crate::line::{Glance, Line};
 use crate::prefetch::prefetch;
 use crate::sync::{Lines, PATIENCE, pause};
@@ -82,12 +82,17 @@ impl Table {
     /// [`Flow::stamp`] against that of the port.
     #[inline]
     pub fn find(&self, key: FlowKey, hash: u64) -> Option<Flow> {
-        let homes = layout::homes(hash, self.len())
+        let mut homes = layout::homes(hash, self.len())
             .map(|first| (first, &self.lines[first as usize..first as usize + HOME]));
-        // A new line takes the first free place of the emptier home, so first places first.
+        // A new line takes the first free place of the emptier home, so first places first; and
+        // behind one that was never taken is none that was.
         for place in 0..HOME {
-            for (first, home) in homes {
-                if let Some(flow) = home[place].read_if(key, first + place as u32) {
+            for (first, home) in &mut homes {
+                let Some(line) = home.get(place) else { continue };
+                let word0 = line.word0();
+                if word0 == NEVER_TAKEN {
+                    *home = &[];
+                } else if let Some(flow) = line.read_if(word0, key, *first + place as u32) {
                     return Some(flow);
                 }
             }

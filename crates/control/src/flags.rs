@@ -83,12 +83,9 @@ pub struct Flags {
     /// Cores to pin the workers to, such as 0,2-3 [default: the last ones of the machine]
     #[arg(long, value_name = "LIST")]
     pub cores: Option<Cores>,
-    /// Descriptors in an AF_XDP receive or transmit ring, a power of two [default: 2048]
+    /// Descriptors in an AF_XDP receive or transmit ring, a power of two [default: 1024]
     #[arg(long, value_name = "N")]
     pub rings: Option<u32>,
-    /// Frames in the packet memory [default: sized by rings and workers]
-    #[arg(long, value_name = "N")]
-    pub frames: Option<u32>,
     /// Packets taken at once, at most 32 [default: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<u8>,
@@ -164,7 +161,6 @@ impl Flags {
             workers: flag.workers.or(file.workers),
             cores: flag.cores.or(file.cores),
             rings: flag.rings.or(file.rings),
-            frames: flag.frames.or(file.frames),
             batch: flag.batch.or(file.batch),
             busy_poll: flag.busy_poll.or(file.busy_poll),
             xdp_mode: flag.xdp_mode.or(file.xdp_mode),

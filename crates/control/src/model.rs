@@ -192,8 +192,6 @@ pub struct Tuning {
     pub cores: Vec<usize>,
     /// Descriptors in an AF_XDP receive or transmit ring, a power of two.
     pub rings: u32,
-    /// Frames of packet memory; `None` is sized by the rings.
-    pub frames: Option<u32>,
     /// Packets taken at once, 1 to 32.
     pub batch: usize,
     /// Busy-polling before sleep; zero sleeps at once.
@@ -265,7 +263,6 @@ impl Model {
             ("workers", one.workers != two.workers),
             ("cores", one.cores != two.cores),
             ("rings", one.rings != two.rings),
-            ("frames", one.frames != two.frames),
             ("batch", one.batch != two.batch),
             ("busy_poll", one.busy_poll != two.busy_poll),
             ("xdp_mode", one.xdp_mode != two.xdp_mode),

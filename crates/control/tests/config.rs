@@ -78,7 +78,7 @@ fn a_good_file_means_what_it_says() {
     assert!(model.vifs[1].addresses.is_empty());
     assert_eq!(model.static_fdb[0].port, StaticPort::Trunk);
     let tuning = &model.tuning;
-    assert_eq!((tuning.rings, tuning.batch, tuning.connections), (2048, 32, 250_000));
+    assert_eq!((tuning.rings, tuning.batch, tuning.connections), (1024, 32, 250_000));
     assert_eq!((tuning.punt_rate, tuning.punt_burst), (100_000, 4096));
     assert_eq!((tuning.xdp_mode, tuning.hook, tuning.vif_hook), Default::default());
     assert_eq!(tuning.fdb_ageing, Duration::from_secs(300));

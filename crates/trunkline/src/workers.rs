@@ -238,8 +238,7 @@ fn packet_memory(model: &Model, nics: &[NicQueues], workers: usize) -> Result<Um
     let queues: u32 = nics.iter().map(|nic| nic.plan.rx()).sum();
     let workers = workers as u32;
     let each = socket_config(&model.tuning, false).frames();
-    let needed = memory::frames(workers + queues, each, workers);
-    let frames = model.tuning.frames.unwrap_or(needed);
+    let frames = memory::frames(workers + queues, each, workers);
     let config = UmemConfig { chunk: memory::chunk(model), frames, huge_pages: false };
     Umem::new(&config).with_context(|| format!("cannot map packet memory for {frames} frames"))
 }

@@ -35,7 +35,7 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
         true => Ok(value),
         false => Err(said.setting(key, format!("{key} is {value}: use {low} to {high}"))),
     };
-    let rings = range("rings", settings.rings.unwrap_or(2048), 64, 32768)?;
+    let rings = range("rings", settings.rings.unwrap_or(1024), 64, 32768)?;
     if !rings.is_power_of_two() {
         let near = rings.next_power_of_two();
         let message = format!("rings is {rings}: use a power of two, such as {near}");
@@ -60,7 +60,6 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
         workers: settings.workers,
         cores,
         rings,
-        frames: settings.frames.map(|n| range("frames", n, 1024, 1 << 24)).transpose()?,
         batch: range("batch", settings.batch.unwrap_or(32).into(), 1, 32)? as usize,
         busy_poll: Duration::from_micros(
             range("busy_poll", settings.busy_poll.unwrap_or(0), 0, 1_000_000)?.into(),
