@@ -61,11 +61,13 @@ impl Drop for Cleared<'_> {
 }
 
 fn tell(file: &str, command: &str) -> Result<()> {
-    fs::write(format!("{DIRECTORY}/{file}"), command)
+    // It takes the last character for the end of the line, whatever that is.
+    fs::write(format!("{DIRECTORY}/{file}"), format!("{command}\n"))
         .with_context(|| format!("the kernel's generator does not take '{command}' for {file}"))
 }
 
-/// What it is told of the packets. It knows UDP, and draws every packet's flow.
+/// What it is told of the packets. It knows UDP, here without a checksum (it would leave that to the
+/// device), and draws every packet's flow.
 fn commands(packets: &Packets, own: Mac, until: Until) -> Result<Vec<String>> {
     if packets.protocol != Protocol::Udp || packets.stamps || packets.size == "imix" {
         bail!(
@@ -77,7 +79,6 @@ fn commands(packets: &Packets, own: Mac, until: Until) -> Result<Vec<String>> {
         format!("count {}", if until.packets == u64::MAX { 0 } else { until.packets }),
         "delay 0".to_owned(),
         "clone_skb 0".to_owned(),
-        "flag UDPCSUM".to_owned(),
         format!("dst_mac {}", packets.destination_mac),
         format!("src_mac {}", packets.source_mac.unwrap_or(own)),
     ];
