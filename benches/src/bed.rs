@@ -1,6 +1,6 @@
 //! A node in memory with many connections through source NAT.
 
-use conntrack::Table;
+use conntrack::{FlowKey, Table};
 use pipeline::{Packet, Verdict};
 use tables::{GATEWAY_MAC, PortId};
 use testkit::{Node, NodePlan, udp, vm_mac};
@@ -12,6 +12,13 @@ const ROOM: usize = 64;
 const FRAME: usize = 60;
 const VM: u8 = 1;
 const CHUNK: usize = ROOM + FRAME + ROOM;
+/// That of all segments of a node in memory.
+const ZONE: u16 = 1;
+
+/// The VM's port, by the rule of a node in memory.
+fn vif() -> PortId {
+    PortId::new(10 + u16::from(VM)).unwrap_or(PortId::NONE)
+}
 
 /// A node whose VM has so many connections open, and 32 places for packets.
 #[derive(Debug)]
@@ -75,6 +82,30 @@ impl Bed {
             frame[34..36].copy_from_slice(&(1024 + (number & 15) as u16).to_be_bytes());
         }
         &self.chunks
+    }
+
+    /// The frames written last.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(|chunk| &chunk[ROOM..ROOM + FRAME])
+    }
+
+    /// The same, to be changed.
+    pub fn frames_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.chunks.iter_mut().map(|chunk| &mut chunk[ROOM..ROOM + FRAME])
+    }
+
+    /// Looks the lines of these connections up, as the pipeline does: how many there are.
+    pub fn look_up(&self, numbers: [u32; BATCH]) -> usize {
+        let flows = &self.node.flows;
+        let hashed = numbers.map(|number| {
+            let [_, a, b, c] = (number >> 4).to_be_bytes();
+            let (dst, sport) = ([8, a, b, c], 1024 + (number & 15) as u16);
+            let key = FlowKey::ipv4([10, 0, 0, 1], dst, sport, 53, 17, vif().get(), ZONE);
+            let hash = flows.hash(key);
+            flows.prefetch(hash);
+            (key, hash)
+        });
+        hashed.iter().filter(|(key, hash)| flows.find(*key, *hash).is_some()).count()
     }
 
     /// Sends a packet of each through the pipeline; how many it sent on.

@@ -52,6 +52,8 @@ pub enum Request {
 
 /// A daemon that does not answer for this long is told to be stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A reload may have a thousand vifs to plug, and the kernel takes 30 ms for each.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The socket of the daemon called `node`, unless told otherwise.
 #[must_use]
@@ -130,15 +132,26 @@ impl Daemon {
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Response> {
+        self.ask_within(PATIENCE, request).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        patience: Duration,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Response> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.0.send(request(reply)).await.ok()?;
             answer.await.ok()
         };
-        match tokio::time::timeout(PATIENCE, asked).await {
+        match tokio::time::timeout(patience, asked).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")),
-            Err(_) => Err(problem(StatusCode::GATEWAY_TIMEOUT, "the daemon does not answer")),
+            Err(_) => Err(problem(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the daemon does not answer: a long reload?",
+            )),
         }
     }
 }
@@ -215,7 +228,7 @@ async fn explain(State(daemon): State<Daemon>, Query(asked): Query<Asked>) -> Re
 }
 
 async fn reload(State(daemon): State<Daemon>) -> Response {
-    refusable(daemon.ask(Request::Reload).await)
+    refusable(daemon.ask_within(RELOAD_PATIENCE, Request::Reload).await)
 }
 
 /// An answer that may be a refusal with its reason.
