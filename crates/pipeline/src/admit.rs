@@ -9,16 +9,19 @@ use crate::{DropReason, Packet, Verdict};
 /// Reads the headers.
 #[inline]
 pub(crate) fn headers(packet: &mut Packet<'_>) -> Step<()> {
-    packet.headers = wire::parse(packet.bytes()).map_err(|malformed| {
-        Verdict::Drop(match malformed {
+    match wire::parse(packet.bytes()) {
+        Ok(headers) => {
+            packet.headers = headers;
+            Ok(())
+        }
+        Err(malformed) => Err(Verdict::Drop(match malformed {
             Malformed::Runt => DropReason::Runt,
             Malformed::Arp => DropReason::MalformedArp,
             Malformed::Ipv4 => DropReason::MalformedIpv4,
             Malformed::Ipv6 => DropReason::MalformedIpv6,
             Malformed::Transport => DropReason::MalformedTransport,
-        })
-    })?;
-    Ok(())
+        })),
+    }
 }
 
 /// Finds the packet's segment by port and tag, and takes the tag off.
