@@ -288,14 +288,23 @@ fn every_line_of_both_homes_is_looked_at() {
     let line = (0..64).map(|index| read(&lines, index)).find(is_its).unwrap();
     let word = |at: usize| u64::from_ne_bytes(line[at * 8..at * 8 + 8].try_into().unwrap());
     let homes = layout::homes(layout::hash(word(1), word(2), node.settings.hash_key), 64);
-    set_state(&node, 0);
+    let put = |index: u32, line: &[u8]| {
+        lines.update(&index.to_ne_bytes(), line, MapFlags::ANY).unwrap();
+    };
+    // Everybody's once, and free again.
+    let mut free = [0; layout::BYTES];
+    free[0] = 1 << layout::COUNT_SHIFT;
+    (0..64).for_each(|index| put(index, &free));
     for index in 0..64 {
-        let free = read(&lines, index);
-        lines.update(&index.to_ne_bytes(), &line, MapFlags::ANY).unwrap();
+        put(index, &line);
         let is_home = homes.iter().any(|home| (*home..home + 4).contains(&index));
         assert_eq!(goes_up(&mut node, &frame), is_home, "{index} of {homes:?}");
-        lines.update(&index.to_ne_bytes(), &free, MapFlags::ANY).unwrap();
+        put(index, &free);
     }
+    // Behind one that nobody ever had is none to be found.
+    put(homes[0] + 1, &[0; layout::BYTES]);
+    put(homes[0] + 2, &line);
+    assert!(!goes_up(&mut node, &frame));
 }
 
 #[test]
