@@ -8,9 +8,9 @@ SHELL := bash
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
-scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/guest-init tools/demo tools/compare tools/bench tools/bench.d/report tools/bench.d/ovs tools/bench.d/instructions tools/old-kernel tools/install-deps .ci/run
+scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/udhcpc-script tools/lab.d/guest-init tools/test tools/demo tools/compare tools/bench tools/bench.d/report tools/bench.d/ovs tools/bench.d/instructions tools/bench.d/jumbo tools/bench.d/exhausted tools/old-kernel tools/adopt-vlan tools/install-deps tools/fuzz/run tools/fuzz/sancov .ci/run
 
-.PHONY: deps build demo compare bench test check lab-up lab-down clean
+.PHONY: deps build demo compare bench test fuzz check lab-up lab-down clean
 
 deps:
 	tools/install-deps
@@ -32,15 +32,17 @@ bench: build
 	cargo build --release --locked -p af_xdp --example l2fwd
 	tools/bench $(if $(QUICK),--quick) $(FLAGS)
 
-# The tests, and what runs in the lab for them, are built in the dev profile, with overflow checks. One at a time: there
-# is one lab.
 test: deps
-	cargo test --locked --workspace -- --test-threads=1
-	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir target/loom -p conntrack --test loom
+	tools/test
+
+# What the fuzz targets found before, and a little more. For longer: tools/fuzz/run [target [seconds]]
+fuzz: deps
+	tools/fuzz/run --corpus
 
 check:
 	tools/install-deps check
 	cargo fmt --all --check
+	cargo fmt --manifest-path tools/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	cargo xtask layers

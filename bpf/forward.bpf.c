@@ -7,12 +7,15 @@
  * workers. One from a NIC goes up if its VLAN is a segment's, or if the NIC is public and its
  * packet is for an address of ours; everything else on a NIC is the host's and passes.
  *
+ * note, tc egress at public NICs: remembers what the host asks, so that its answers are its own.
+ *
  * On a port with XDP there is the tc program as well: it replays what XDP lets pass because XDP
  * cannot send it there, and what it cannot replay goes the same ways as elsewhere.
  *
  * What is ours and cannot go up is dropped and counted, never passed: a host that forwards would
  * route it past everything the workers decide.
  */
+#include "asked.h"
 #include "lookup.h"
 #include "maps.h"
 #include "parse.h"
@@ -20,6 +23,7 @@
 #include "replay_tc.h"
 #include "replay_xdp.h"
 #include "up.h"
+#include "wall.h"
 
 /* A TCP segment of so many bytes, with its headers, is one of many. */
 #define BULK_BYTES 1200
@@ -63,9 +67,17 @@ static __always_inline int has_line(const struct port *port, const struct packet
 	return find_line(&key) != NULL;
 }
 
+/* Whether it is for a port of a SNAT address that leads to a VM. */
+static __always_inline int is_forwarded(const struct packet *packet)
+{
+	struct forward_key key = { .address = packet->destination, .port = packet->dport };
+
+	return packet->protocol == IPPROTO_UDP && bpf_map_lookup_elem(&forwards, &key);
+}
+
 /*
- * Whether a packet from a public NIC is ours. Nobody can open a connection to a SNAT address, so
- * without a line a packet to it is the host's; with one it is ours even if the line is of no use
+ * Whether a packet from a public NIC is ours. But for such a port nobody can open a connection to
+ * a SNAT address, so without a line a packet to it is the host's; with one it is ours even if the line is of no use
  * at the moment, for the host would answer it with a reset. Of which connection a fragment or an
  * ICMP error is, only the workers can tell.
  */
@@ -80,7 +92,7 @@ static __always_inline int is_owned(const struct port *port, const struct packet
 		return packet->kind != PACKET_ARP;
 	case OWNED_SNAT:
 		if (packet->kind == PACKET_FLOW)
-			return has_line(port, packet);
+			return is_forwarded(packet) || has_line(port, packet);
 		return packet->kind == PACKET_FRAGMENT || packet->kind == PACKET_ICMP_ERROR;
 	}
 	return 0;
@@ -111,8 +123,15 @@ static __always_inline int has_pass(struct xdp_md *ctx, const struct port *port)
 	return node && *pass == node->pass;
 }
 
-SEC("xdp")
-int forward_xdp(struct xdp_md *ctx)
+/* How long a frame is, all its pieces together. */
+static __always_inline __u32 frame_length(struct xdp_md *ctx, const struct port *port)
+{
+	if (has_frags && port && port->flags & PORT_LONG)
+		return bpf_xdp_get_buff_len(ctx);
+	return ctx->data_end - ctx->data;
+}
+
+static __always_inline int forward_frame(struct xdp_md *ctx, int in_stack)
 {
 	struct port *port = port_on(ctx->ingress_ifindex);
 	struct counters *row = counters_of(port ? port->number : 0);
@@ -120,6 +139,7 @@ int forward_xdp(struct xdp_md *ctx)
 	struct way way = {};
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
+	__u32 length = frame_length(ctx, port);
 	int vlan;
 
 	if (!row)
@@ -130,32 +150,55 @@ int forward_xdp(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	row->rx_packets++;
-	row->rx_bytes += end - data;
+	row->rx_bytes += length;
 	if (!port)
 		return drop_xdp(row, DROP_NO_PORT);
 	vlan = vlan_in_frame(data, end);
 	if (vlan == VLAN_CUT)
 		return drop_xdp(row, DROP_MALFORMED);
 	find_segment(&from, vlan);
-	parse(data, end, end - data, &from.packet);
+	parse(data, end, length, &from.packet);
 	read_macs(data, end, &from);
-	from.length = end - data - from.packet.l3;
-	if (from.packet.protocol == IPPROTO_TCP && from.length >= BULK_BYTES)
+	from.length = length - from.packet.l3;
+	if (may_be_owned(port, vlan) && answers_host(data, end, &from.packet, 0)) {
+		row->passed++;
+		return XDP_PASS;
+	}
+	if ((from.packet.protocol == IPPROTO_TCP && from.length >= BULK_BYTES) ||
+	    length > end - data)
 		from.packet.bits |= LINE_BULK;
-	if (may_replay(&from, vlan) && find_way(&from, &way)) {
-		// What XDP cannot send there, the tc program behind it can; and segments of bulk TCP
-		// come to it merged by GRO, which is worth more than to be early. Once one of a
-		// direction has gone that way all do: they must not overtake each other.
+	if (may_replay(&from, vlan) && passes_wall(&from, data, end) && find_way(&from, &way)) {
+		// What XDP cannot send there, the tc program behind it can, frames in pieces among
+		// it, which not every driver takes; and segments of bulk TCP come to it merged by
+		// GRO, which is worth more than to be early. Once one of a direction has gone that
+		// way all do: they must not overtake each other.
 		if (way.egress->flags & PORT_TAKES_XDP && !(way.bits & LINE_BULK))
-			return replay_xdp(ctx, &from, &way, row);
+			return replay_xdp(ctx, &from, &way, row, in_stack);
 		return XDP_PASS;
 	}
 	if (goes_up_always(port))
-		return to_punt_xdp(ctx, port, row);
+		return to_punt_xdp(ctx, port, row, in_stack);
 	if (from.segment || (may_be_owned(port, vlan) && is_owned(port, &from.packet)))
-		return to_socket(ctx, port, row);
+		return to_socket(ctx, port, &from.packet, row, in_stack);
 	row->passed++;
 	return XDP_PASS;
+}
+
+/* In the driver: loaded to take frames in pieces where the kernel has them (5.18). */
+SEC("xdp")
+int forward_xdp(struct xdp_md *ctx)
+{
+	return forward_frame(ctx, 0);
+}
+
+/*
+ * In the stack, which puts the pieces together for it. To a program that takes pieces it would
+ * give a copy of the packet that tc cannot read any more (its mac_len is 0, as of 6.18).
+ */
+SEC("xdp")
+int forward_whole(struct xdp_md *ctx)
+{
+	return forward_frame(ctx, 1);
 }
 
 /* A packet's length, or that of the longest frame it will be cut into, behind Ethernet. */
@@ -195,8 +238,16 @@ static __always_inline int forward_skb(struct __sk_buff *skb)
 	parse_skb(skb, &from.packet);
 	read_macs((void *)(long)skb->data, (void *)(long)skb->data_end, &from);
 	from.length = length_of(skb, &from.packet);
+	if (may_be_owned(port, vlan) &&
+	    answers_host((void *)(long)skb->data, (void *)(long)skb->data_end, &from.packet, 1)) {
+		if (first)
+			row->passed += frames;
+		return TC_ACT_UNSPEC;
+	}
 	// A tag in the frame is one too many, if there is one beside it; else it is rare.
-	if (from.packet.l3 == L3_AT && may_replay(&from, vlan) && find_way(&from, &way))
+	if (from.packet.l3 == L3_AT && may_replay(&from, vlan) &&
+	    passes_wall(&from, (void *)(long)skb->data, (void *)(long)skb->data_end) &&
+	    find_way(&from, &way))
 		return replay_tc(skb, &from, &way, row, frames);
 	if (goes_up_always(port) || from.segment ||
 	    (may_be_owned(port, vlan) && is_owned(port, &from.packet)))
@@ -210,6 +261,13 @@ SEC("tc")
 int forward_tc(struct __sk_buff *skb)
 {
 	return forward_skb(skb);
+}
+
+SEC("tc")
+int note(struct __sk_buff *skb)
+{
+	note_request(skb);
+	return TC_ACT_UNSPEC;
 }
 
 #ifdef TRACED

@@ -65,6 +65,7 @@
 #define LINE_NEXT_HOP 8   /* word 5 holds the number of a next hop */
 #define LINE_L2 16        /* word 3 holds the source MAC */
 #define LINE_ROUTED 32    /* the connection's first packet was addressed to the gateway */
+#define LINE_BRIDGED 64   /* the way is one of packets addressed to a station */
 
 /* words 5 and 6 */
 #define LINE_VLAN_SHIFT 48
@@ -78,7 +79,7 @@
 #define LINE_FIN 2
 #define LINE_RST 4
 #define LINE_OUTLIVED 8
-#define LINE_BULK 16 /* TCP of full segments: XDP leaves them to tc, behind GRO */
+#define LINE_BULK 16 /* TCP of full segments, or frames in pieces: XDP leaves them to tc */
 #define LINE_RST_TIME_SHIFT 5
 
 #define LINE_HASH_1 0x9e3779b97f4a7c15ULL
@@ -101,7 +102,7 @@ _Static_assert(LINE_NUMBER_MASK == (1 << 12) - 1, "words 2, 4 and 5");
 _Static_assert(LINE_EGRESS_SHIFT + 12 == LINE_SEGMENT_SHIFT, "word 4");
 _Static_assert(LINE_SEGMENT_SHIFT + 12 == LINE_FLAGS_SHIFT && LINE_FLAGS_SHIFT + 8 == 64, "word 4");
 _Static_assert((LINE_PATH_KNOWN | LINE_REPLY | LINE_REWRITES | LINE_NEXT_HOP | LINE_L2 |
-		LINE_ROUTED) == 63,
+		LINE_ROUTED | LINE_BRIDGED) == 127,
 	       "flags are one bit each");
 _Static_assert(LINE_INSTALL_MASK == (1 << (LINE_BITS_SHIFT - LINE_INSTALL_SHIFT)) - 1, "word 7");
 _Static_assert(LINE_BITS_SHIFT + 16 == 64, "word 7");

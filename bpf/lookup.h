@@ -11,6 +11,7 @@
 const volatile __u64 hash_key = 0; /* header.hash_key */
 const volatile __u32 line_count = LINE_HOME; /* header.lines */
 const volatile __u8 replays = 1;    /* 0: the workers do it all */
+const volatile __u8 has_frags = 0;  /* XDP is given frames in pieces: kernel 5.18 */
 
 /* What an address of the public side is to us; 0: nothing. */
 static __always_inline __u32 owned_as(__u32 address)

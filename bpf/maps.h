@@ -51,17 +51,24 @@
 #define PORT_PEER 1      /* a veth whose other end is in another namespace: bpf_redirect_peer */
 #define PORT_IS_PUBLIC 2 /* a NIC by which owned addresses are reached, trunk or not */
 #define PORT_TAKES_XDP 4 /* what XDP redirects to it arrives; to others tc redirects */
+#define PORT_LONG 8      /* frames may come in pieces, of which XDP sees the first */
+#define PORT_WALLED 16   /* its VM may send as itself alone */
+
+/* IPv6 addresses of a vif's VM beside those it makes of its MAC, as far as told.address goes. */
+#define TOLD 4
 
 /* segment.flags */
 #define SEGMENT_UP 1
 #define SEGMENT_GATEWAY 2  /* what is addressed to the port's own MAC is routed */
 #define SEGMENT_TAKEN_UP 4 /* and of what VMs send to another gateway, what is translated here */
+#define SEGMENT_BEFORE 8   /* the gateway's MAC address of before a changeover is its too */
 
 /* Next hops on the public side, by number. */
 #define HOPS 65536
 
 /* Prefixes in owned, and what they are to us. */
 #define OWNED 65536
+#define FORWARDS 4096
 #define OWNED_SNAT 1    /* connections leave with this address, which the host uses as well */
 #define OWNED_FLOAT 2   /* a VM's floating address: all ours */
 #define OWNED_NETWORK 3 /* a tenant network that is routed to us: all ours */
@@ -86,7 +93,7 @@
 #define RESERVED_BYTES 8192
 
 /* header.layout: what all of this, and the lines, look like. */
-#define LAYOUT 3
+#define LAYOUT 5
 
 struct port {
 	__u32 ifindex;
@@ -129,6 +136,12 @@ struct bucket {
 };
 _Static_assert(sizeof(struct bucket) == 64, "bucket");
 
+/* What the VM behind a vif was told to be. */
+struct told {
+	__u64 address[TOLD][2]; /* raw halves; zeros: no more of them */
+};
+_Static_assert(sizeof(struct told) == 16 * TOLD, "told");
+
 /* An interface that is a port's. */
 struct place {
 	__u32 ifindex; /* 0: free */
@@ -141,10 +154,15 @@ struct segment {
 	__u16 zone;
 	__u16 vlan;
 	__u32 flags;
+	__u8 gateway[4]; /* what the node answers to there; 0.0.0.0: nothing */
+	__u8 before[6];  /* with SEGMENT_BEFORE */
+	__u16 spare;
 };
-_Static_assert(sizeof(struct segment) == 8, "segment");
+_Static_assert(sizeof(struct segment) == 20, "segment");
 _Static_assert(__builtin_offsetof(struct segment, vlan) == 2, "segment.vlan");
 _Static_assert(__builtin_offsetof(struct segment, flags) == 4, "segment.flags");
+_Static_assert(__builtin_offsetof(struct segment, gateway) == 8, "segment.gateway");
+_Static_assert(__builtin_offsetof(struct segment, before) == 12, "segment.before");
 
 struct hop {
 	__u8 mac[6];
@@ -160,6 +178,15 @@ struct owned_key {
 _Static_assert(sizeof(struct owned_key) == 8, "owned_key");
 _Static_assert(__builtin_offsetof(struct owned_key, address) == 4, "owned_key.address");
 
+/* A UDP port of a SNAT address that leads to a VM. */
+struct forward_key {
+	__be32 address;
+	__be16 port;
+	__u16 spare;
+};
+_Static_assert(sizeof(struct forward_key) == 8, "forward_key");
+_Static_assert(__builtin_offsetof(struct forward_key, port) == 4, "forward_key.port");
+
 struct counters {
 	__u64 rx_packets;
 	__u64 rx_bytes;
@@ -169,12 +196,14 @@ struct counters {
 	__u64 tx_packets;
 	__u64 tx_bytes;
 	__u64 tx_xdp; /* of tx_packets those that XDP redirected */
+	__u64 answered;
 	__u64 drops[DROPS];
 };
-_Static_assert(sizeof(struct counters) == (8 + DROPS) * 8, "counters");
+_Static_assert(sizeof(struct counters) == (9 + DROPS) * 8, "counters");
 _Static_assert(__builtin_offsetof(struct counters, replayed) == 32, "counters.replayed");
 _Static_assert(__builtin_offsetof(struct counters, tx_xdp) == 56, "counters.tx_xdp");
-_Static_assert(__builtin_offsetof(struct counters, drops) == 64, "counters.drops");
+_Static_assert(__builtin_offsetof(struct counters, answered) == 64, "counters.answered");
+_Static_assert(__builtin_offsetof(struct counters, drops) == 72, "counters.drops");
 
 struct settings {
 	__u32 punt;  /* ifindex of tl-punt0; 0: there is no punt link */
@@ -239,6 +268,14 @@ struct {
 	__type(value, struct bucket);
 } buckets SEC(".maps");
 
+/* By port number. Apart from the ports: only few packets ask. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct told);
+} tolds SEC(".maps");
+
 /* A NIC's VLAN (0: untagged) to segment number, VLANS for each NIC. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -271,6 +308,14 @@ struct {
 	__type(key, struct owned_key);
 	__type(value, __u32);
 } owned SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FORWARDS);
+	__type(key, struct forward_key);
+	__type(value, __u32);
+} forwards SEC(".maps");
 
 /* By port number; row 0 is for frames of no port. */
 struct {
@@ -329,7 +374,7 @@ struct {
 	__type(value, struct header);
 } header SEC(".maps");
 
-/* By interface index: notes for detach. This map and the next outlive a start. */
+/* By interface index: notes for detach. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, PORTS);

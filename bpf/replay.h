@@ -103,6 +103,10 @@ static __always_inline int is_routed(const struct arrival *from, __u64 word4)
 		return 0;
 	if (from->destination == line_mac(from->port->mac))
 		return !from->segment || from->segment->flags & SEGMENT_GATEWAY;
+	// Stations may not have heard yet that the gateway has another address than before.
+	if (from->segment && from->segment->flags & SEGMENT_BEFORE &&
+	    from->destination == line_mac(from->segment->before))
+		return 1;
 	// What the workers took up once, though it was sent to another gateway.
 	return from->segment && from->segment->flags & SEGMENT_TAKEN_UP &&
 	       from->port->kind == PORT_VIF && line_flags(word4) & LINE_ROUTED &&
@@ -130,7 +134,8 @@ static __always_inline int route(const struct arrival *from, struct way *way)
 	way->source = line_mac(way->egress->mac);
 	// The host's own stack counts its own hop.
 	way->hop = !to_host;
-	return way->destination && (to_host || from->packet.ttl > 1);
+	return way->destination && !(line_flags(way->word4) & LINE_BRIDGED) &&
+	       (to_host || from->packet.ttl > 1);
 }
 
 /* The same for one that is bridged: it stays as it is, but the host speaks as the node. */

@@ -77,7 +77,7 @@ static __always_inline void put_ethernet(struct ethhdr *ethernet, const struct w
  * carries is behind room for one: a tag to come makes the room first, one that goes leaves it last.
  */
 static __always_inline int replay_xdp(struct xdp_md *ctx, const struct arrival *from,
-				      const struct way *way, struct counters *row)
+				      const struct way *way, struct counters *row, int in_stack)
 {
 	__u16 vlan = line_vlan(way->word5);
 	int tagged = from->packet.l3 != sizeof(struct ethhdr);
@@ -113,5 +113,7 @@ static __always_inline int replay_xdp(struct xdp_md *ctx, const struct arrival *
 	out->tx_packets++;
 	out->tx_xdp++;
 	out->tx_bytes += ctx->data_end - ctx->data;
+	if (in_stack)
+		return bpf_redirect(way->egress->ifindex, 0);
 	return bpf_redirect_map(&devices, number, XDP_DROP);
 }

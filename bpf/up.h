@@ -50,23 +50,23 @@ static __always_inline int drop_xdp(struct counters *row, __u32 reason)
 	return XDP_DROP;
 }
 
-/* Up by the NIC's own socket for this queue. */
-static __always_inline int to_socket(struct xdp_md *ctx, const struct port *port,
-				     struct counters *row)
+/*
+ * Into the punt link. A device map cannot be shared by a program that takes frames in pieces and
+ * one that does not; the one in the stack, where maps of devices save nothing, goes without.
+ */
+static __always_inline int into_punt(int in_stack)
 {
-	__u32 queue = ctx->rx_queue_index;
+	struct settings *node;
 
-	// Beyond its queues lie the sockets of another NIC.
-	if (queue >= port->queues ||
-	    bpf_redirect_map(&sockets, port->sockets + queue, XDP_DROP) != XDP_REDIRECT)
-		return drop_xdp(row, DROP_NO_DAEMON);
-	row->punted++;
-	return XDP_REDIRECT;
+	if (!in_stack)
+		return bpf_redirect_map(&punts, 0, XDP_DROP);
+	node = node_settings();
+	return node && node->punt ? bpf_redirect(node->punt, 0) : XDP_DROP;
 }
 
 /* Up by the punt link. */
 static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *port,
-				       struct counters *row)
+				       struct counters *row, int in_stack)
 {
 	__u32 *words;
 	__be16 *tag;
@@ -85,10 +85,31 @@ static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *po
 	words[2] = words[3];
 	tag[0] = bpf_htons(ETH_P_8021AD);
 	tag[1] = bpf_htons(port->number);
-	if (bpf_redirect_map(&punts, 0, XDP_DROP) != XDP_REDIRECT)
+	if (into_punt(in_stack) != XDP_REDIRECT)
 		return drop_xdp(row, DROP_NO_DAEMON);
 	row->punted++;
 	return XDP_REDIRECT;
+}
+
+/*
+ * Up by the NIC's own socket for this queue. Without one no worker is there; what asks for an address
+ * is answered at the punt link.
+ */
+static __always_inline int to_socket(struct xdp_md *ctx, const struct port *port,
+				     const struct packet *packet, struct counters *row,
+				     int in_stack)
+{
+	__u32 queue = ctx->rx_queue_index;
+
+	// Beyond its queues lie the sockets of another NIC.
+	if (queue < port->queues &&
+	    bpf_redirect_map(&sockets, port->sockets + queue, XDP_DROP) == XDP_REDIRECT) {
+		row->punted++;
+		return XDP_REDIRECT;
+	}
+	if (packet->kind == PACKET_ARP)
+		return to_punt_xdp(ctx, port, row, in_stack);
+	return drop_xdp(row, DROP_NO_DAEMON);
 }
 
 static __always_inline int drop_tc(struct counters *row, __u32 reason, __u32 frames)

@@ -3,7 +3,7 @@
 
 readonly bpffs=/sys/fs/bpf
 
-write_config() { # node manager
+write_config() { # node manager, with the caller's mtu and groups
     local node=$1 manager=$2 name n
     cat <<TOML
 # Written by tools/lab.
@@ -22,6 +22,7 @@ TOML
         printf '\n[[network]]\nname = "%s"\n' "$name"
         [[ -z ${vlan[$name]} ]] || echo "vlan = ${vlan[$name]}"
         echo "cidr = \"${cidr[$name]}\""
+        echo "mtu = $mtu"
         # FlatManager configures no address anywhere.
         [[ $manager == flat ]] || echo "gateway = \"${gateway["$node $name"]}\""
     done
@@ -29,12 +30,50 @@ TOML
         [[ $(vm_node "$n") == "$node" ]] || continue
         write_vif "vnet$n" "$n"
     done
+    write_group
     # FlatManager knows no floating addresses either.
     [[ $manager != flat ]] || return 0
     for n in "${vms[@]}"; do
         [[ $(vm_node "$n") == "$node" && -n ${floating[$n]:-} ]] || continue
         printf '\n[[floating_ip]]\naddress = "%s"\nfixed = "%s"\n' "${floating[$n]}" "${vm_address[$n]}"
     done
+}
+
+# The group of VMs that name none, with the caller's groups.
+write_group() {
+    local name
+    printf '\n[[security_group]]\nname = "default"\n'
+    case $groups in
+    nova) ;;
+    open) echo 'rules = [{}]' && return ;;
+    *) many_rules "$groups" && return ;;
+    esac
+    echo 'rules = ['
+    echo '    { protocol = "icmp" },'
+    echo '    { protocol = "tcp", ports = "22" },'
+    for name in "${segments[@]}"; do
+        echo "    { protocol = \"tcp\", ports = \"1-65535\", cidr = \"${cidr[$name]}\" },"
+    done
+    echo ']'
+}
+
+# Rules of random ports, prefixes and members; the last three let everything in.
+many_rules() { # how many
+    awk -v count="$1" 'BEGIN {
+        srand(1)
+        print "rules = ["
+        for (n = 3; n < count; n++) {
+            first = 1 + int(rand() * 65535); last = first + int(rand() * (65536 - first))
+            from = sprintf("cidr = \"10.%d.%d.0/24\"", rand() * 256, rand() * 256)
+            if (n % 10 == 0) from = "group = \"many\""
+            printf "    { protocol = \"%s\", ports = \"%d-%d\", %s },\n", n % 3 ? "tcp" : "udp", first, last, from
+        }
+        print "    { protocol = \"tcp\", ports = \"1-65535\" },"
+        print "    { protocol = \"udp\", ports = \"1-65535\" },"
+        print "    { protocol = \"icmp\" },\n]\n\n[[security_group]]\nname = \"many\"\nmembers = ["
+        for (n = 0; n < 4096; n++) printf "    \"172.16.%d.%d\",\n", int(n / 256), n % 256
+        print "]"
+    }'
 }
 
 write_vif() { # interface VM
@@ -66,9 +105,10 @@ daemon_pid() { # node: prints its pid, fails if it does not run
     echo "$pid"
 }
 
-# Prints nothing and fails as long as the daemon does not say `"ready": true`.
+# Prints nothing and fails as long as the daemon does not say `"ready": true`. Another may say so, whose place it takes.
 daemon_ready() { # node
-    timeout 5 "$trunkline" ctl --node "$1" status --json 2>/dev/null | jq -e '.ready == true' >/dev/null 2>&1
+    timeout 5 "$trunkline" ctl --node "$1" status --json 2>/dev/null |
+        jq -e --argjson pid "$(<"$run/$1.pid")" '.ready and .pid == $pid' >/dev/null 2>&1
 }
 
 await_daemon() { # node
@@ -84,7 +124,7 @@ await_daemon() { # node
             show_log "$node"
             die "trunkline on $node was not ready within 20 s"
         fi
-        sleep 0.1
+        sleep 0.03
     done
 }
 
@@ -100,9 +140,9 @@ stop_daemon() { # node
         pid=$(daemon_pid "$1") || return 0
         [[ $signal == TERM ]] || say "trunkline on $1 (pid $pid) ignores SIGTERM, killing it"
         kill -s "$signal" "$pid" 2>/dev/null || return 0
-        for ((tries = 0; tries < 50; tries++)); do
+        for ((tries = 0; tries < 250; tries++)); do
             daemon_pid "$1" >/dev/null || return 0
-            sleep 0.1
+            sleep 0.02
         done
     done
 }
@@ -114,5 +154,6 @@ detach_node() { # node
             say "trunkline detach --node $1 failed; its namespace and pins go all the same"
     fi
     rm -rf "$bpffs/trunkline/$1"
-    rm -f "/run/trunkline/$1.sock"
+    rm -rf "/run/trunkline/$1"
+    rm -f "/run/trunkline/$1.sock" "/run/trunkline/$1.json" "/run/trunkline/$1.adopted.json"
 }

@@ -6,6 +6,10 @@ readonly guest_cache=$top/target/guest
 # In the order they are loaded: each after those it needs.
 readonly guest_modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
     virtio_net llc stp mrp garp 8021q bridge veth)
+# What a whole lab of Linux nodes with real VLANs needs (tools/adopt-vlan), and trunkline on them; those they need
+# themselves come along.
+readonly lab_modules=(8021q bridge br_netfilter veth nf_conntrack_netlink iptable_filter iptable_nat iptable_mangle
+    xt_nat xt_REDIRECT xt_CHECKSUM xt_conntrack xt_addrtype xt_multiport xt_tcpudp sch_ingress cls_bpf)
 
 # Fetches and unpacks Debian's kernel, and packs the machine's files; again if what makes them has changed.
 make_guest() {
@@ -21,8 +25,9 @@ make_guest() {
     kernel=("$guest_cache"/unpacked/boot/vmlinuz-*)
     cp "${kernel[0]}" "$guest_cache/vmlinuz"
     guest_files
+    guest_lab_modules
     (cd "$guest_cache/files" && find . | cpio -o -H newc --quiet | gzip -1) >"$guest_cache/initrd"
-    rm -rf "$guest_cache/unpacked" "$guest_cache/files" "$guest_cache"/*.deb
+    rm -rf "$guest_cache/unpacked" "$guest_cache/files" "$guest_cache/order" "$guest_cache"/*.deb
     echo "$made_by" >"$guest_cache/ready"
 }
 
@@ -42,12 +47,30 @@ guest_files() {
     guest_program ethtool
 }
 
+# Beside the machine's files, with the order in which they are loaded.
+guest_lab_modules() {
+    local unpacked=$guest_cache/unpacked version file into=$guest_cache/lab-modules
+    version=$(basename "$unpacked"/lib/modules/*)
+    depmod -b "$unpacked" "$version"
+    mkdir -p "$into"
+    modprobe -d "$unpacked" -S "$version" -a --show-depends --ignore-install "${lab_modules[@]}" >"$guest_cache/order"
+    awk '/^insmod/ && !seen[$2]++ { print $2 }' "$guest_cache/order" | while read -r file; do
+        cp "$file" "$into/"
+        basename "$file" >>"$into/order"
+    done
+}
+
 guest_program() { # name
-    local library
     cp "$(readlink -f "$(command -v "$1")")" "$guest_cache/files/sbin/$1"
-    ldd "$(command -v "$1")" | grep -oE '/[^ ]+' | while read -r library; do
-        mkdir -p "$guest_cache/files$(dirname "$library")"
-        cp -L "$library" "$guest_cache/files$library"
+    take_libraries "$guest_cache/files" "$(command -v "$1")"
+}
+
+# Copies the libraries that a program needs, if it needs any, to where they are on this machine.
+take_libraries() { # folder program
+    local library
+    { ldd "$2" 2>/dev/null || true; } | { grep -oE '/[^ ]+' || true; } | while read -r library; do
+        mkdir -p "$1$(dirname "$library")"
+        cp -L "$library" "$1$library"
     done
 }
 

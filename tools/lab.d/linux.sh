@@ -2,27 +2,39 @@
 # `--dataplane linux`: the two nodes as nova-network built them, from bridges and iptables.
 #
 # There need not be an 8021q module, so a VLAN is a cable of its own here: eth0.100 of a node ends in bridge
-# trunk.100 of the switch. Everything above the tag is as nova had it.
+# trunk.100 of the switch. Everything above the tag is as nova had it. With --tagged all of it is: vlan100 on eth0.
 
-linux_trunks() {
+linux_trunks() { # with the caller's mtu and tagged
     local name node uplink
+    if [[ $tagged == yes ]]; then
+        for node in "${nodes[@]}"; do cable_mtu=$mtu plug "$node" eth0 trunk; done
+        return
+    fi
     for name in "${segments[@]}"; do
         uplink=$(linux_uplink "$name")
         [[ $uplink == eth0 ]] || make_switch "trunk.${vlan[$name]}"
         for node in "${nodes[@]}"; do
-            plug "$node" "$uplink" "trunk${uplink#eth0}"
+            cable_mtu=$mtu plug "$node" "$uplink" "trunk${uplink#eth0}"
         done
     done
 }
 
-linux_uplink() { # segment
-    echo "eth0${vlan[$1]:+.${vlan[$1]}}"
+linux_uplink() { # segment, with the caller's tagged
+    if [[ $tagged == yes && -n ${vlan[$1]} ]]; then
+        echo "vlan${vlan[$1]}"
+    else
+        echo "eth0${vlan[$1]:+.${vlan[$1]}}"
+    fi
 }
 
-linux_node() { # node manager
+linux_node() { # node manager, with the caller's tagged
     local node=$1 manager=$2 name uplink mac n
     for name in "${segments[@]}"; do
         uplink=$(linux_uplink "$name")
+        if [[ $uplink == vlan* ]]; then
+            ip -n "tl-$node" link add link eth0 name "$uplink" type vlan id "${vlan[$name]}"
+            ip -n "tl-$node" link set "$uplink" up
+        fi
         mac=$(ip -n "tl-$node" -j link show "$uplink" | jq -r '.[0].address')
         # The bridge wears its uplink's MAC, as nova's did since Liberty; else it would change with every VM.
         ip -n "tl-$node" link add "${bridge[$name]}" address "$mac" type bridge stp_state 0 forward_delay 0

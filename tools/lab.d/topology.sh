@@ -10,8 +10,9 @@ in_ns() { # namespace-without-tl- command…
 
 has_ns() { [[ -e /run/netns/tl-$1 ]]; }
 
-cable() { # namespace interface namespace interface [MAC of the second]
-    ip -n "tl-$1" link add "$2" type veth peer name "$4" netns "tl-$3" ${5:+address "$5"}
+cable() { # namespace interface namespace interface [MAC of the second], with cable_mtu
+    local mtu=${cable_mtu:-1500}
+    ip -n "tl-$1" link add "$2" mtu "$mtu" type veth peer name "$4" mtu "$mtu" netns "tl-$3" ${5:+address "$5"}
     # GRO puts the end into NAPI mode: without it a veth drops, silently, whatever XDP redirects into it.
     in_ns "$1" ethtool -K "$2" gro on
     in_ns "$3" ethtool -K "$4" gro on
@@ -81,11 +82,11 @@ make_public() {
     done
 }
 
-make_vms() {
+make_vms() { # with the caller's mtu
     local n node
     for n in "${vms[@]}"; do
         node=$(vm_node "$n")
-        cable "$node" "vnet$n" "vm$n" eth0 "$(vm_mac "$n")"
+        cable_mtu=$mtu cable "$node" "vnet$n" "vm$n" eth0 "$(vm_mac "$n")"
         ip -n "tl-vm$n" addr add "${vm_address[$n]}/24" brd + dev eth0
         ip -n "tl-vm$n" route add default via "$(vm_gateway "$n")"
     done

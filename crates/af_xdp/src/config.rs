@@ -13,6 +13,9 @@ pub struct SocketConfig {
     /// The XDP program of the interface is attached in SKB ("generic") mode. Only whoever attached
     /// it knows; with it zero copy is not tried, and [`Bound::Generic`] is reported.
     pub generic: bool,
+    /// Packets longer than a chunk must come, too: a driver that has zero copy for others alone is
+    /// used in copy mode. In copy mode they come wherever [`takes_pieces`](crate::takes_pieces).
+    pub pieces: bool,
     /// Prefer busy polling, for up to so many µs. Needs CAP_NET_ADMIN.
     pub busy_poll: Option<u32>,
     /// Packets per system call when sending in copy mode, at most `ring`. The kernel's own figure
@@ -26,6 +29,7 @@ impl Default for SocketConfig {
             ring: 2048,
             mode: Mode::Auto,
             generic: false,
+            pieces: false,
             busy_poll: None,
             tx_budget: Some(256),
         }

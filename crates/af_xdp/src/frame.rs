@@ -29,6 +29,7 @@ pub struct Frame {
     size: u16,
     head: u16,
     len: u16,
+    continues: bool,
 }
 
 // SAFETY: the chunk is process memory that is never unmapped, and this value is its only way in.
@@ -43,7 +44,7 @@ impl Frame {
     /// `chunk` points at `size` bytes that stay mapped for ever, are chunk `index` of UMEM `umem`,
     /// and are reachable by nobody else, neither another `Frame` nor the kernel.
     pub(crate) unsafe fn new(chunk: NonNull<u8>, index: u32, umem: u16, size: u16) -> Frame {
-        Frame { chunk, index, umem, size, head: HEADROOM as u16, len: 0 }
+        Frame { chunk, index, umem, size, head: HEADROOM as u16, len: 0, continues: false }
     }
 
     /// The packet.
@@ -90,7 +91,7 @@ impl Frame {
         self.len == 0
     }
 
-    /// The size of the chunk in bytes: 2048 or 4096.
+    /// The size of the chunk in bytes.
     #[inline]
     pub fn capacity(&self) -> usize {
         self.size as usize
@@ -108,6 +109,18 @@ impl Frame {
         self.head = head as u16;
         self.len = len as u16;
         true
+    }
+
+    /// Whether the packet goes on in the next frame (`XDP_PKT_CONTD`): it is longer than a chunk.
+    #[inline]
+    pub fn continues(&self) -> bool {
+        self.continues
+    }
+
+    /// Says whether the packet goes on in the frame that is sent next. One from the pool does not.
+    #[inline]
+    pub fn set_continues(&mut self, continues: bool) {
+        self.continues = continues;
     }
 
     /// Makes the packet a copy of `packet`, at [`HEADROOM`]. False if it is too long for the chunk.

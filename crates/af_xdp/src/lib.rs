@@ -12,6 +12,9 @@
 //! All sockets over one [`Umem`] share it, over any number of interfaces and queues. Sockets may be
 //! opened and closed in any order; the memory stays registered as long as one of them lives.
 //!
+//! A packet that is longer than a chunk comes and goes in several frames, one behind the other, of
+//! which all but the last [`continue`](Frame::continues) (kernel 6.6; [`takes_pieces`]).
+//!
 //! What this crate never does: look into a packet, load or attach an XDP program, write an XSKMAP,
 //! change an interface, start a thread, or allocate between receive and send.
 //!
@@ -65,6 +68,7 @@ mod umem;
 pub use config::{Bound, Mode, SocketConfig};
 pub use error::Error;
 pub use frame::{Frame, HEADROOM};
+pub use open::takes_pieces;
 pub use pool::LocalPool;
 pub use queues::QueuePlan;
 pub use recover::Recovery;

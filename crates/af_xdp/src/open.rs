@@ -46,8 +46,8 @@ impl Socket {
         let auto = config.mode == Mode::Auto && !config.generic;
         let mut refused = None;
         if config.mode == Mode::ZeroCopy || auto {
-            match draft.bind(true, deadline) {
-                Ok(zero_copy) => return Ok(draft.into_socket(zero_copy)),
+            match draft.bind(true, config.pieces, deadline) {
+                Ok(bound) => return Ok(draft.into_socket(bound)),
                 Err(error) if !auto || is_final(&error) => return Err(error),
                 Err(error) => refused = Some(error),
             }
@@ -56,14 +56,31 @@ impl Socket {
                 draft = Draft::new(umem, ifindex, queue, config)?;
             }
         }
-        let zero_copy = draft.bind(false, deadline)?;
-        let mut socket = draft.into_socket(zero_copy);
+        let bound = draft.bind(false, takes_pieces(), deadline)?;
+        let mut socket = draft.into_socket(bound);
         socket.refused = refused;
         if config.generic {
             socket.bound = Bound::Generic;
         }
         Ok(socket)
     }
+}
+
+/// Whether this kernel gives a packet that is longer than a chunk in several frames, and takes it
+/// so (6.6, `XDP_USE_SG`). Without the right to open a socket: no.
+pub fn takes_pieces() -> bool {
+    let Ok(socket) = sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0) else { return false };
+    // A flag that the kernel does not know it refuses before it looks for the interface, and of
+    // that number there is none.
+    let answer = sys::bind(socket.as_fd(), i32::MAX as u32, 0, libc::XDP_USE_SG, None);
+    answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
+}
+
+/// What a bound socket turned out to be.
+#[derive(Clone, Copy)]
+struct Nature {
+    zero_copy: bool,
+    pieces: bool,
 }
 
 /// Whether copy mode would fail the same way.
@@ -75,6 +92,10 @@ fn check(umem: &Umem, config: &SocketConfig) -> Result<(), Error> {
     if config.mode == Mode::ZeroCopy && config.generic {
         let text = "zero copy needs an XDP program in native mode, this one is generic";
         return Err(Error::Geometry(text.into()));
+    }
+    if umem.chunk() > 4096 {
+        let text = format!("chunks of {} bytes: a socket takes at most 4096", umem.chunk());
+        return Err(Error::Geometry(text));
     }
     if config.ring == 0 || config.ring > 32768 {
         let text = format!("ring of {} slots: must be between 1 and 32768", config.ring);
@@ -145,11 +166,11 @@ impl Draft {
         Ok(Draft { rx, tx, fill, completion, fd, umem, key, registered: false })
     }
 
-    /// Binds, again and again while the queue is still taken. Answers whether it is zero-copy.
-    fn bind(&mut self, zero_copy: bool, deadline: Instant) -> Result<bool, Error> {
+    /// Binds, again and again while the queue is still taken.
+    fn bind(&mut self, zero_copy: bool, pieces: bool, deadline: Instant) -> Result<Nature, Error> {
         loop {
-            match self.try_bind(zero_copy) {
-                Ok(zero_copy) => return Ok(zero_copy),
+            match self.try_bind(zero_copy, pieces) {
+                Ok(nature) => return Ok(nature),
                 Err((_, source))
                     if source.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
                 {
@@ -163,12 +184,19 @@ impl Draft {
         }
     }
 
-    /// Binds once and enters the list of live sockets. Answers whether it is zero-copy.
-    fn try_bind(&mut self, zero_copy: bool) -> Result<bool, (&'static str, io::Error)> {
-        let (step, flag) = match zero_copy {
+    /// Binds once and enters the list of live sockets.
+    fn try_bind(
+        &mut self,
+        zero_copy: bool,
+        mut pieces: bool,
+    ) -> Result<Nature, (&'static str, io::Error)> {
+        let (step, mut flags) = match zero_copy {
             true => ("bind zero-copy", libc::XDP_ZEROCOPY),
             false => ("bind copy", libc::XDP_COPY),
         };
+        if pieces {
+            flags |= libc::XDP_USE_SG;
+        }
         let QueueKey { ifindex, queue, .. } = self.key;
         // One at a time: two first sockets would register twice, and no listed fd may be closed
         // while it is being named.
@@ -183,7 +211,11 @@ impl Draft {
             for member in members.iter().filter(|member| member.zero_copy == zero_copy) {
                 // With this flag the kernel allows no other; they are taken from that socket.
                 match sys::bind(fd, ifindex, queue, libc::XDP_SHARED_UMEM, Some(member.fd)) {
-                    Ok(()) => bound = true,
+                    Ok(()) => {
+                        bound = true;
+                        // The kernel keeps it beside the memory.
+                        pieces = member.pieces;
+                    }
                     // That socket's interface is gone, and with it its being bound. Ask the next.
                     Err(e) if e.raw_os_error() == Some(libc::EBADF) => continue,
                     Err(e) => return Err((step, e)),
@@ -199,15 +231,15 @@ impl Draft {
                     .map_err(|e| ("XDP_UMEM_REG", e))?;
                 self.registered = true;
             }
-            sys::bind(fd, ifindex, queue, flag | libc::XDP_USE_NEED_WAKEUP, None)
+            sys::bind(fd, ifindex, queue, flags | libc::XDP_USE_NEED_WAKEUP, None)
                 .map_err(|e| (step, e))?;
         }
         let zero_copy = sys::is_zero_copy(fd).map_err(|e| ("XDP_OPTIONS", e))?;
-        members.push(Member { fd: fd.as_raw_fd(), key: self.key, zero_copy });
-        Ok(zero_copy)
+        members.push(Member { fd: fd.as_raw_fd(), key: self.key, zero_copy, pieces });
+        Ok(Nature { zero_copy, pieces })
     }
 
-    fn into_socket(self, zero_copy: bool) -> Socket {
+    fn into_socket(self, nature: Nature) -> Socket {
         // The queue was free, so whatever an earlier socket left here is ours again.
         self.umem.reclaim_lingering(self.key);
         Socket {
@@ -220,7 +252,8 @@ impl Draft {
             shift: self.umem.chunk().trailing_zeros(),
             key: self.key,
             held: Held::new(self.umem.frames()),
-            bound: if zero_copy { Bound::ZeroCopy } else { Bound::Copy },
+            bound: if nature.zero_copy { Bound::ZeroCopy } else { Bound::Copy },
+            pieces: nature.pieces,
             refused: None,
             strays: 0,
         }

@@ -40,7 +40,7 @@ impl Census {
 /// The kernel's counters of a socket (`XDP_STATISTICS`), from its opening on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Received packets dropped, for instance as too long for a chunk.
+    /// Received packets dropped, for instance as too long for a chunk where it takes no pieces.
     pub rx_dropped: u64,
     /// Fill ring entries the kernel did not accept. Never, or there is a bug here.
     pub rx_invalid_descs: u64,
@@ -72,6 +72,7 @@ pub struct Socket {
     pub(crate) key: QueueKey,
     pub(crate) held: Held,
     pub(crate) bound: Bound,
+    pub(crate) pieces: bool,
     pub(crate) refused: Option<Error>,
     pub(crate) strays: u64,
 }
@@ -80,7 +81,9 @@ impl Socket {
     /// Appends up to `max` received frames to `out`, and returns how many.
     ///
     /// Never more than the spare capacity of `out`, so it allocates nothing: make `out` with room
-    /// for a batch. What is not taken stays in the ring.
+    /// for a batch. What is not taken stays in the ring. A packet longer than a chunk comes in
+    /// several frames, one behind the other, of which all but the last say
+    /// [`continues`](Frame::continues); the next call may bring the rest of them.
     #[inline]
     pub fn receive(&mut self, max: usize, out: &mut Vec<Frame>) -> usize {
         let max = max.min(out.capacity() - out.len()).min(u32::MAX as usize) as u32;
@@ -91,9 +94,10 @@ impl Socket {
             let Some(mut frame) = self.take_back(packet.addr) else { continue };
             let head = packet.addr as usize & (frame.capacity() - 1);
             if frame.set_range(head, packet.len as usize) {
+                frame.set_continues(packet.options & libc::XDP_PKT_CONTD != 0);
                 out.push(frame);
             } else {
-                // A packet that sticks out of its chunk does not exist without XDP_USE_SG.
+                // Nothing sticks out of its chunk: what is longer comes in pieces.
                 self.strays += 1;
                 self.put_back(&frame);
             }
@@ -107,7 +111,8 @@ impl Socket {
     /// What the ring has no room for stays in `frames`, in order. Then, or before the worker
     /// sleeps, the kernel must be told: [`kick_tx`](Socket::kick_tx). A frame of no bytes is counted
     /// in [`Statistics::tx_invalid_descs`]; kernels before 6.18 keep its chunk as long as the socket
-    /// lives.
+    /// lives. Frames that [`continue`](Frame::continues) are one packet with those behind them, at
+    /// most 17, if the socket sends in [`pieces`](Socket::pieces).
     ///
     /// # Panics
     /// If a frame belongs to another [`Umem`].
@@ -269,6 +274,11 @@ impl Socket {
         self.bound
     }
 
+    /// Whether it takes and sends packets that are longer than a chunk, in several frames.
+    pub fn pieces(&self) -> bool {
+        self.pieces
+    }
+
     /// Why zero copy was not to be had, where [`Mode::Auto`](crate::Mode::Auto) tried it.
     pub fn refused(&self) -> Option<&Error> {
         self.refused.as_ref()
@@ -300,7 +310,9 @@ impl Socket {
         self.umem.own(frame);
         let addr = (u64::from(frame.index()) << self.shift) + frame.head() as u64;
         self.held.insert(frame.index());
-        self.tx.put(libc::xdp_desc { addr, len: frame.len() as u32, options: 0 });
+        // A bool is 0 or 1, and so is the flag.
+        let options = u32::from(frame.continues()) * libc::XDP_PKT_CONTD;
+        self.tx.put(libc::xdp_desc { addr, len: frame.len() as u32, options });
     }
 
     /// The frame at `address`, if this socket gave it to the kernel.

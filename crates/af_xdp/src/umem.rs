@@ -18,7 +18,8 @@ const HUGE_PAGE: usize = 2 << 20;
 /// How large a [`Umem`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UmemConfig {
-    /// Bytes per chunk: 2048 (packets up to 1792 bytes) or 4096 (up to 3840).
+    /// Bytes per chunk: 2048 (packets up to 1792 bytes) or 4096 (up to 3840). With 8192 or 16384
+    /// it is memory for packets in a worker's hands, which no socket takes.
     pub chunk: u32,
     /// Number of chunks. [`SocketConfig::frames`](crate::SocketConfig::frames) says how many each
     /// socket may hold; what workers keep in flight and in caches (128 each) comes on top.
@@ -70,6 +71,7 @@ pub(crate) struct Member {
     pub(crate) fd: RawFd,
     pub(crate) key: QueueKey,
     pub(crate) zero_copy: bool,
+    pub(crate) pieces: bool,
 }
 
 /// Frames of a closed socket that the kernel may still touch.
@@ -100,13 +102,14 @@ impl Umem {
     /// It is not registered with the kernel, and so not pinned, before the first socket opens.
     ///
     /// # Errors
-    /// A chunk size other than 2048 or 4096, no frames, or no memory.
+    /// A chunk size other than 2048, 4096, 8192 or 16384, no frames, or no memory.
     pub fn new(config: &UmemConfig) -> Result<Umem, Error> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
 
         let &UmemConfig { chunk, frames, huge_pages } = config;
-        if chunk != 2048 && chunk != 4096 {
-            return Err(Error::Geometry(format!("chunk size {chunk}: must be 2048 or 4096 bytes")));
+        if ![2048, 4096, 8192, 16384].contains(&chunk) {
+            let text = format!("chunk size {chunk}: must be 2048, 4096, 8192 or 16384 bytes");
+            return Err(Error::Geometry(text));
         }
         if frames == 0 || frames > 1 << 24 {
             let text = format!("{frames} frames: must be between 1 and {}", 1 << 24);
@@ -151,9 +154,10 @@ impl Umem {
         self.0.huge_pages
     }
 
-    /// The longest packet a socket can receive into this memory, in bytes.
+    /// The longest packet a socket can receive into one frame of this memory, in bytes.
     ///
-    /// The MTU plus Ethernet header and tags must not be larger: the kernel drops what is.
+    /// What is longer, Ethernet header and tags included, comes in several frames if the socket
+    /// takes [`pieces`](crate::Socket::pieces); else the kernel drops it.
     pub fn max_packet(&self) -> usize {
         self.0.chunk as usize - crate::HEADROOM
     }
@@ -245,10 +249,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_other_than_2048_and_4096_are_refused() {
-        for chunk in [0, 1024, 2049, 8192] {
+    fn chunks_of_other_sizes_are_refused() {
+        for chunk in [0, 1024, 2049, 32768] {
             let error = Umem::new(&UmemConfig { chunk, ..UmemConfig::default() }).unwrap_err();
-            assert!(error.to_string().contains("must be 2048 or 4096"), "{error}");
+            assert!(error.to_string().contains("must be 2048, 4096"), "{error}");
         }
         assert!(Umem::new(&UmemConfig { frames: 0, ..UmemConfig::default() }).is_err());
     }

@@ -97,6 +97,76 @@ fn a_soak_with_short_rings_and_a_slow_consumer_loses_no_frame() {
     }
 }
 
+/// Packets of many frames through rings that hold hardly a dozen of them: they arrive whole or not
+/// at all, wherever a call ends within one, and every frame is somewhere.
+#[test]
+fn long_packets_through_short_rings_are_whole_or_lost_and_no_frame_is() {
+    const LENGTH: usize = 9014;
+    enter_netns();
+    let (a, b) = veth("afx-a", "afx-b", 1);
+    for end in ["afx-a", "afx-b"] {
+        common::run(&format!("ip link set {end} mtu 9000"));
+    }
+    let (near, far) = (umem(300), umem(300));
+    let config = SocketConfig { ring: 64, ..SocketConfig::default() };
+    let mut sender = Socket::open(near, a, 0, &config).unwrap();
+    let mut receiver = Socket::open(far, b, 0, &config).unwrap();
+    if !sender.pieces() {
+        return;
+    }
+    let _redirect = Redirect::attach(b, false, &[&receiver]);
+    let (mut pool, mut far_pool) = (near.pool(), far.pool());
+    let (mut outgoing, mut batch) = (Vec::with_capacity(64), Vec::with_capacity(64));
+    let (mut made, mut arrived, mut last, mut short) = (0, 0, None, 0);
+    let mut bytes: Vec<u8> = Vec::new();
+    for step in 0..20_000u32 {
+        sender.reclaim(&mut pool);
+        while outgoing.len() < 40 {
+            let packet = packet(made, LENGTH);
+            let mut parts = packet.chunks(2048).peekable();
+            while let Some(part) = parts.next() {
+                let mut frame = pool.take().unwrap();
+                assert!(frame.set_range(0, part.len()));
+                frame.bytes_mut().copy_from_slice(part);
+                frame.set_continues(parts.peek().is_some());
+                outgoing.push(frame);
+            }
+            made += 1;
+        }
+        sender.send(&mut outgoing);
+        short += u32::from(!outgoing.is_empty());
+        if step.is_multiple_of(3) {
+            sender.kick_tx().unwrap();
+        }
+        assert_conserved(near, &[&pool], outgoing.len(), &[&sender], &format!("step {step}"));
+
+        receiver.refill(&mut far_pool);
+        if step.is_multiple_of(2) {
+            receiver.receive(1 + step as usize % 20, &mut batch);
+        }
+        assert_conserved(far, &[&far_pool], batch.len(), &[&receiver], &format!("step {step}"));
+        for frame in batch.drain(..) {
+            bytes.extend_from_slice(frame.bytes());
+            if !frame.continues() {
+                let number = number(&bytes);
+                assert!(number.is_some() && number > last, "{number:?} after {last:?}");
+                assert_eq!(bytes, packet(number.unwrap(), LENGTH));
+                (last, arrived) = (number, arrived + 1);
+                bytes.clear();
+            }
+            far_pool.give(frame);
+        }
+    }
+    println!("{made} made, {arrived} arrived, the ring was short {short} times");
+    assert!(arrived > 1000 && short > 100, "{arrived} arrived, {short} short");
+    pool.give_all(&mut outgoing);
+    drop((sender, receiver, pool, far_pool));
+    for umem in [near, far] {
+        assert_eq!(umem.recover(Duration::from_secs(2)).lingering, 0);
+        assert_all_free(umem);
+    }
+}
+
 /// Two workers with a socket each: what one receives the other sends, while a third floods.
 #[test]
 fn frames_handed_from_worker_to_worker_are_all_there_in_the_end() {

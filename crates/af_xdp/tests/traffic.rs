@@ -123,23 +123,87 @@ fn one_memory_serves_two_interfaces_with_two_queues_each() {
     assert_eq!(b.iter_mut().map(|socket| socket.reclaim(&mut pool)).sum::<usize>(), 64);
 }
 
-#[test]
-fn packets_too_long_for_a_chunk_are_counted_as_dropped() {
-    enter_netns();
-    let (a, b) = veth("afx-a", "afx-b", 1);
+/// A packet's bytes and the number of frames it came in, for each packet of the frames.
+fn packets(frames: &[Frame]) -> Vec<(Vec<u8>, usize)> {
+    let pieces: Vec<&[Frame]> = frames.split_inclusive(|frame| !frame.continues()).collect();
+    pieces
+        .iter()
+        .map(|of| (of.iter().flat_map(Frame::bytes).copied().collect(), of.len()))
+        .collect()
+}
+
+/// A pair whose packets may fill several chunks.
+fn large_veth() -> (u32, u32) {
+    let ends = veth("afx-a", "afx-b", 1);
     for end in ["afx-a", "afx-b"] {
-        common::run(&format!("ip link set {end} mtu 2000"));
+        common::run(&format!("ip link set {end} mtu 9000"));
     }
-    let (umem, wire) = (umem(256), Wire::on(b));
+    ends
+}
+
+#[test]
+fn packets_longer_than_a_chunk_come_in_as_many_frames_as_they_fill() {
+    enter_netns();
+    let (a, b) = large_veth();
+    let (umem, wire) = (umem(512), Wire::on(b));
     let config = SocketConfig { ring: 64, ..SocketConfig::default() };
     let mut socket = Socket::open(umem, a, 0, &config).unwrap();
-    socket.refill(&mut umem.pool());
+    assert_eq!(socket.pieces(), af_xdp::takes_pieces());
+    let mut pool = umem.pool();
+    socket.refill(&mut pool);
     let _redirect = Redirect::attach(a, false, &[&socket]);
-    wire.send(&packet(1, umem.max_packet() + 1));
-    wire.send(&packet(2, umem.max_packet()));
-    let frames = receive_all(&mut socket, 1);
-    assert_eq!((number(frames[0].bytes()), frames[0].len()), (Some(2), umem.max_packet()));
-    assert_eq!(socket.statistics().unwrap().rx_dropped, 1);
+    let room = umem.max_packet();
+    let lengths = [room, room + 1, 60, 2 * room, 2 * room + 1, 9014];
+    for (number, length) in (0..).zip(lengths) {
+        wire.send(&packet(number, length));
+    }
+    if !socket.pieces() {
+        let frames = receive_all(&mut socket, 2);
+        assert_eq!(frames.iter().map(Frame::len).collect::<Vec<_>>(), [room, 60]);
+        assert_eq!(socket.statistics().unwrap().rx_dropped, 4);
+        return;
+    }
+    let mut frames = receive_all(&mut socket, 1 + 2 + 1 + 2 + 3 + 6);
+    let got = packets(&frames);
+    assert_eq!(got.iter().map(|(_, pieces)| *pieces).collect::<Vec<_>>(), [1, 2, 1, 2, 3, 6]);
+    for (number, (bytes, _)) in (0..).zip(&got) {
+        assert_eq!(*bytes, packet(number, bytes.len()));
+    }
+    assert_eq!(got.iter().map(|(bytes, _)| bytes.len()).collect::<Vec<_>>(), lengths);
+    // And so they go out again, each as one packet.
+    assert_eq!(socket.send(&mut frames), 15);
+    socket.kick_tx().unwrap();
+    for (bytes, _) in got {
+        assert_eq!(wire.receive(), Some(bytes));
+    }
+    assert_eq!(socket.reclaim(&mut pool), 15);
+    assert_eq!((socket.statistics().unwrap().rx_dropped, socket.strays()), (0, 0));
+}
+
+#[test]
+fn of_a_packet_in_pieces_one_call_may_take_the_first_and_the_next_the_rest() {
+    enter_netns();
+    let (a, b) = large_veth();
+    let (umem, wire) = (umem(512), Wire::on(b));
+    let config = SocketConfig { ring: 64, ..SocketConfig::default() };
+    let mut socket = Socket::open(umem, a, 0, &config).unwrap();
+    if !socket.pieces() {
+        return;
+    }
+    let mut pool = umem.pool();
+    socket.refill(&mut pool);
+    let _redirect = Redirect::attach(a, false, &[&socket]);
+    wire.send(&packet(7, 9014));
+    let mut first = receive_all(&mut socket, 2);
+    let mut rest = receive_all(&mut socket, 4);
+    assert!(first.iter().all(Frame::continues) && !rest[3].continues());
+    // Sent in two calls as well, with a kick between them.
+    assert_eq!(socket.send(&mut first), 2);
+    socket.kick_tx().unwrap();
+    assert_eq!(socket.send(&mut rest), 4);
+    socket.kick_tx().unwrap();
+    assert_eq!(wire.receive(), Some(packet(7, 9014)));
+    assert_eq!((socket.reclaim(&mut pool), socket.census().tx), (6, 0));
 }
 
 #[test]

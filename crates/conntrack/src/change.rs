@@ -1,5 +1,6 @@
 //! Changing and closing connections that exist.
 
+use crate::fault;
 use crate::flow::{Flow, Rewrite};
 use crate::install::{Claim, Taken};
 use crate::key::FlowKey;
@@ -50,6 +51,7 @@ impl Table {
         // Word 7 stays, under the count of the install: the owner is the same, and a FIN noted
         // at this moment must not be lost.
         line.write_rest(rewrite, word6);
+        fault::point("path");
         line.publish(count);
         let [_, word1, word2, _, _, _, _, word7] = flow.words;
         let [word3, word4, word5] = rewrite;

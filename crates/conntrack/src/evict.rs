@@ -100,6 +100,11 @@ impl Table {
         self.counts.opened.get(usize::from(ingress)).map_or(0, |count| count.load(Relaxed))
     }
 
+    /// Connections in all.
+    pub fn connections(&self) -> u64 {
+        self.counts.opened.iter().map(|count| u64::from(count.load(Relaxed))).sum()
+    }
+
     /// Connections that had to go for new ones since this table was made.
     pub fn evicted(&self) -> u64 {
         self.counts.evicted.load(Relaxed)

@@ -17,6 +17,7 @@
 //! the same two (both ends start at the same instant) do not wait for each other. Publishing
 //! has its own order: the reply's line first, so that no answer finds its line missing.
 
+use crate::fault;
 use crate::flow::{Flow, Rewrite};
 use crate::key::FlowKey;
 use crate::layout::{self, FREE, HOME, NEVER_TAKEN, REPLY, SEEN, STAMP_SHIFT, state};
@@ -200,9 +201,11 @@ impl Table {
             let words = [word0, new.key.word1, new.key.word2, word3, word4, word5, word6, word7];
             Flow { index: claim.index, words }
         };
+        fault::point("claimed");
         let answer = fill(reply, &other, &mine, 0, REPLY);
         let flow = fill(original, &mine, &other, SEEN, 0);
         self.lines[other.index as usize].publish(other.count);
+        fault::point("half");
         self.lines[mine.index as usize].publish(mine.count);
         Installed::New { original: flow, reply: answer }
     }

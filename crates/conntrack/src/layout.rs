@@ -69,6 +69,9 @@ pub const NEXT_HOP: u8 = 8;
 pub const L2: u8 = 16;
 /// Flag: the connection's first packet was addressed to the gateway. Asked again, it is asked so.
 pub const ROUTED: u8 = 32;
+/// Flag: the way was decided for a packet addressed to a station. One addressed to the gateway
+/// looks for its own.
+pub const BRIDGED: u8 = 64;
 
 /// VLAN to leave with in word 5, above the new destination MAC; 0 leaves untagged.
 pub const VLAN_SHIFT: u32 = 48;
@@ -91,7 +94,8 @@ pub const FIN: u16 = 2;
 pub const RST: u16 = 4;
 /// State bit, set by the sweep: the connection outlived its RST, which was a blind one.
 pub const OUTLIVED: u16 = 8;
-/// It had a full TCP segment: XDP leaves its packets to tc, where they come merged.
+/// It had a full TCP segment, or a frame in pieces: XDP leaves its packets to tc, where the ones
+/// come merged and the others can be sent on to any port.
 pub const BULK: u16 = 16;
 /// When the sweep noticed the RST: 11 bits of its seconds, above the other state bits.
 pub const RST_TIME_SHIFT: u32 = 5;
@@ -184,7 +188,7 @@ const _: () = assert!(ZONE_SHIFT + 12 == 64 && NUMBER_MASK >> 12 == 0);
 const _: () = assert!(EGRESS_SHIFT + 12 == SEGMENT_SHIFT && SEGMENT_SHIFT + 12 == FLAGS_SHIFT);
 const _: () = assert!(FLAGS_SHIFT + 8 == 64 && BITS_SHIFT + 16 == 64);
 const _: () = assert!(INSTALL_MASK << INSTALL_SHIFT >> BITS_SHIFT == 0);
-const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 | ROUTED == 63);
+const _: () = assert!(PATH_KNOWN | REPLY | REWRITES | NEXT_HOP | L2 | ROUTED | BRIDGED == 127);
 const _: () = assert!(SEEN | FIN | RST | OUTLIVED | BULK == (1 << RST_TIME_SHIFT) - 1);
 const _: () = assert!(HOME.is_power_of_two());
 
@@ -206,9 +210,9 @@ mod tests {
                 [$((concat!("LINE_", stringify!($name)).to_owned(), $name as u64)),*].into()
             };
         }
-        all!(WORDS BYTES HOME FREE NEVER_TAKEN CLAIMED LIVE STATE_MASK COUNT_SHIFT DST_SHIFT ETHERTYPE_SHIFT
-            MAC_MASK DPORT_SHIFT PROTOCOL_SHIFT INGRESS_SHIFT ZONE_SHIFT NUMBER_MASK PROTOCOL_L2
-            EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2 ROUTED
+        all!(WORDS BYTES HOME FREE NEVER_TAKEN CLAIMED LIVE STATE_MASK COUNT_SHIFT DST_SHIFT
+            ETHERTYPE_SHIFT MAC_MASK DPORT_SHIFT PROTOCOL_SHIFT INGRESS_SHIFT ZONE_SHIFT NUMBER_MASK PROTOCOL_L2
+            EGRESS_SHIFT SEGMENT_SHIFT FLAGS_SHIFT PATH_KNOWN REPLY REWRITES NEXT_HOP L2 ROUTED BRIDGED
             VLAN_SHIFT STAMP_SHIFT INSTALL_SHIFT INSTALL_MASK BITS_SHIFT SEEN FIN RST OUTLIVED
             BULK RST_TIME_SHIFT HASH_1 HASH_2 HASH_FOLD HASH_TURN)
     }

@@ -4,6 +4,8 @@
 //! memory is a memory-mapped BPF array: userspace decides and installs, kernel programs replay,
 //! and the connections outlive both. Readers never wait, and nothing is ever allocated.
 //!
+//! Beside it [`Fragments`]: the ports of datagrams that come in fragments, which only the first has.
+//!
 //! It knows no packets, no ports, no rules and reads no clock: keys, rewrites, stamps and seconds
 //! are given to it. [`layout`] has the bits, `bpf/line.h` the same for C.
 //!
@@ -37,7 +39,9 @@
 mod adopt;
 mod change;
 mod evict;
+pub mod fault;
 mod flow;
+mod fragments;
 mod install;
 mod key;
 pub mod layout;
@@ -52,6 +56,7 @@ mod table;
 pub use adopt::{Adopted, Occupancy};
 pub use change::{Mark, Revoked};
 pub use flow::{Flow, Rewrite};
+pub use fragments::{Contradiction, FRAGMENT_LIFE_MS, Fragments};
 pub use install::{InstallError, Installed, NewLine};
 pub use key::FlowKey;
 pub use line::Line;

@@ -55,6 +55,11 @@ impl AtomicU64 {
         self.word.swap(value, order)
     }
 
+    pub(crate) fn fetch_add(&self, more: u64, order: Ordering) -> u64 {
+        self.writes();
+        self.word.fetch_add(more, order)
+    }
+
     pub(crate) fn compare_exchange(
         &self,
         current: u64,

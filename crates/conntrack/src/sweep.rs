@@ -65,8 +65,6 @@ pub struct Cursor {
     next: u32,
     pass_began: u32,
     last_pass_began: u32,
-    live_so_far: u32,
-    live: u32,
 }
 
 impl Cursor {
@@ -78,23 +76,7 @@ impl Cursor {
                 .expect("not beyond the table, whose length is a u32")
         };
         let first = edge(part);
-        Cursor {
-            first,
-            end: edge(part + 1),
-            next: first,
-            pass_began: now,
-            last_pass_began: now,
-            live_so_far: 0,
-            live: 0,
-        }
-    }
-
-    /// Live lines of this share, as counted by the last whole pass.
-    ///
-    /// This is how full the table is: a counter that every install writes would be the one word
-    /// all workers fight for.
-    pub fn live(&self) -> u32 {
-        self.live
+        Cursor { first, end: edge(part + 1), next: first, pass_began: now, last_pass_began: now }
     }
 
     fn advance(&mut self, now: u32) {
@@ -103,7 +85,6 @@ impl Cursor {
             self.next = self.first;
             self.last_pass_began = self.pass_began;
             self.pass_began = now;
-            self.live = std::mem::take(&mut self.live_so_far);
         }
     }
 }
@@ -156,7 +137,6 @@ impl Table {
             let index = cursor.next;
             let since = cursor.last_pass_began;
             if let Glance::Live(flow) = self.lines[index as usize].glance(index) {
-                cursor.live_so_far += 1;
                 self.sweep_one(&flow, since, now, timeouts, &mut event, &mut swept);
             }
             cursor.advance(now);
@@ -353,7 +333,7 @@ mod tests {
         };
         // The opener was; no answer was.
         assert_eq!(seen(&pass(&table, &mut cursor, BEGIN + 1).1), [original.index()]);
-        assert_eq!(cursor.live(), 2);
+        assert_eq!(table.connections(), 1);
         table.touch(&reply, BEGIN + 2, 0);
         pass(&table, &mut cursor, BEGIN + 3);
         pass(&table, &mut cursor, BEGIN + 4);

@@ -15,7 +15,7 @@ const MOST_LINES: usize = 1 << 30;
 pub struct Table {
     pub(crate) lines: Lines,
     pub(crate) counts: Counts,
-    hash_key: u64,
+    pub(crate) hash_key: u64,
 }
 
 impl Table {

@@ -5,6 +5,9 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)] // tests
 
+#[path = "loom/fragments.rs"]
+mod fragments;
+
 use conntrack::{
     Cursor, Flow, FlowKey, InstallError, Installed, NewLine, Rewrite, Table, Timeouts, layout,
 };
@@ -20,7 +23,7 @@ const HASH_KEY: u64 = 63;
 /// `LOOM_MAX_PREEMPTIONS=3` takes minutes instead of seconds.
 const PREEMPTIONS: usize = 2;
 
-fn model(check: impl Fn() + Sync + Send + 'static) {
+pub(crate) fn model(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
     builder.max_branches = 10_000;

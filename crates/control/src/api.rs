@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::filter::Filter;
 use crate::report::{
-    Cut, Explained, FdbEntry, Flow, Nat, Neighbour, Port, Problem, Reloaded, Route, Segment, Status,
+    Cut, Explained, FdbEntry, Flow, Group, HandedOver, Lease, Nat, Neighbour, Port, Problem,
+    Reloaded, Route, Segment, Status, Vif,
 };
 
 /// A question to the daemon, and where its answer goes.
@@ -39,6 +40,10 @@ pub enum Request {
     Neighbours(oneshot::Sender<Vec<Neighbour>>),
     /// Address translation.
     Nat(oneshot::Sender<Nat>),
+    /// What every VM is told by DHCP.
+    Leases(oneshot::Sender<Vec<Lease>>),
+    /// Security groups in the order of the file.
+    Groups(oneshot::Sender<Vec<Group>>),
     /// The flows the filter lets through.
     Flows(Filter, oneshot::Sender<Vec<Flow>>),
     /// End the connections of which the filter lets a flow through; it has a word at least.
@@ -46,6 +51,10 @@ pub enum Request {
     /// What would become of a packet in words that came by the port of that name; `Err` says what
     /// is wrong with the question.
     Explain(String, String, oneshot::Sender<Result<Explained, String>>),
+    /// What the VM behind the vif of this name has to know; `Err` says that there is none.
+    Vif(String, oneshot::Sender<Result<Vif, String>>),
+    /// Stop, for the daemon that takes this one's place; everything stays for it.
+    HandOver(oneshot::Sender<HandedOver>),
     /// Read the file again; `Err` says why the old configuration stays.
     Reload(oneshot::Sender<Result<Reloaded, String>>),
 }
@@ -81,7 +90,8 @@ pub async fn listen(path: &Path) -> io::Result<UnixListener> {
         }
         Ok(_) => match UnixStream::connect(path).await {
             Ok(_) => {
-                let message = "another daemon answers there; give this one another --node";
+                let message = "another daemon answers there: take its place with --takeover, or give \
+                               this one another --node";
                 return Err(told(io::Error::new(io::ErrorKind::AddrInUse, message)));
             }
             Err(_) => std::fs::remove_file(path).map_err(told)?,
@@ -110,9 +120,13 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/routes", get(routes))
         .route("/v1/neighbours", get(neighbours))
         .route("/v1/nat", get(nat))
+        .route("/v1/dhcp", get(leases))
+        .route("/v1/groups", get(groups))
         .route("/v1/flows", get(flows).delete(cut))
         .route("/v1/explain", get(explain))
+        .route("/v1/vif", get(vif))
         .route("/v1/reload", post(reload))
+        .route("/v1/handover", post(hand_over))
         .fallback(async |uri: Uri| {
             problem(StatusCode::NOT_FOUND, &format!("there is no such page: {}", uri.path()))
         })
@@ -198,6 +212,14 @@ async fn nat(State(daemon): State<Daemon>) -> Response {
     json(daemon.ask(Request::Nat).await)
 }
 
+async fn leases(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Leases).await)
+}
+
+async fn groups(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::Groups).await)
+}
+
 #[derive(Deserialize)]
 struct Which {
     #[serde(default)]
@@ -227,8 +249,21 @@ async fn explain(State(daemon): State<Daemon>, Query(asked): Query<Asked>) -> Re
     refusable(daemon.ask(|reply| Request::Explain(asked.port, asked.packet, reply)).await)
 }
 
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+async fn vif(State(daemon): State<Daemon>, Query(which): Query<Named>) -> Response {
+    refusable(daemon.ask(|reply| Request::Vif(which.name, reply)).await)
+}
+
 async fn reload(State(daemon): State<Daemon>) -> Response {
     refusable(daemon.ask_within(RELOAD_PATIENCE, Request::Reload).await)
+}
+
+async fn hand_over(State(daemon): State<Daemon>) -> Response {
+    json(daemon.ask(Request::HandOver).await)
 }
 
 /// An answer that may be a refusal with its reason.

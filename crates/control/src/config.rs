@@ -3,6 +3,8 @@
 //! Nothing is judged here beyond spelling and type; [`crate::model`] says what it means. Every
 //! error names file and line.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,19 +12,32 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::flags::{Flags, NetworkKind};
+use crate::flags::{DhcpServer, Flags, NetworkKind};
 use crate::keys::{known, nearest};
+
+pub use groups::{GroupEntry, RuleEntry};
 
 /// The file that is read when no other is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/trunkline/trunkline.toml";
 
 /// The lists of tables a file may have.
-const TABLES: [&str; 7] = ["network", "vif", "fdb", "route", "neighbour", "pool", "floating_ip"];
+const TABLES: [&str; 10] = [
+    "network",
+    "vif",
+    "fdb",
+    "route",
+    "neighbour",
+    "pool",
+    "floating_ip",
+    "security_group",
+    "host_rule",
+    "vpn",
+];
 
 /// Why a configuration is refused: where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +60,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// One `[[network]]`: nova's row in its networks table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkEntry {
     /// Name of the segment, unique on the node.
@@ -75,14 +90,20 @@ pub struct NetworkEntry {
     /// A router on the trunk or at the provider that is the gateway instead.
     pub external_gateway: Option<Ipv4Addr>,
     /// Its addresses are public: routed, never translated.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub public: bool,
     /// Largest TCP segment through its gateway, bytes.
     pub clamp_mss: Option<u16>,
+    /// Who gives its VMs their addresses; else the node's `dhcp`.
+    pub dhcp: Option<DhcpServer>,
+    /// Name servers its VMs are told; else the node's.
+    pub dns_server: Option<Vec<Ipv4Addr>>,
+    /// Further options for its VMs, before the node's.
+    pub dhcp_options: Option<Vec<String>>,
 }
 
 /// One `[[route]]`: a way by a router in a network.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {
     /// Where to.
@@ -106,7 +127,7 @@ pub struct NeighbourEntry {
 }
 
 /// One `[[pool]]`: where floating addresses are answered for, and the way out of their VMs.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolEntry {
     /// Name of the pool.
@@ -118,7 +139,7 @@ pub struct PoolEntry {
 }
 
 /// One `[[floating_ip]]`: nova's row in its floating_ips table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloatingEntry {
     /// The floating address.
@@ -131,8 +152,25 @@ pub struct FloatingEntry {
     pub pool: Option<String>,
 }
 
-/// One `[[vif]]`: the interface of a VM on this node.
+/// One `[[vpn]]`: a project's VPN instance (nova's cloudpipe).
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VpnEntry {
+    /// Name of the project's network.
+    pub network: String,
+    /// UDP port that its users ask (nova counted up from `vpn_start`, 1000); wide, so that a wrong
+    /// number gets our own words.
+    pub port: i64,
+    /// The address that they ask (nova's `vpn_ip`); else `routing_source_ip`.
+    pub public_address: Option<Ipv4Addr>,
+    /// The instance's own address; else the second of its network, as with nova.
+    pub private_address: Option<Ipv4Addr>,
+    /// Addresses at the end of the subnet that are for users (nova's `cnt_vpn_clients`); else 8.
+    pub clients: Option<u32>,
+}
+
+/// One `[[vif]]`: the interface of a VM on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VifEntry {
     /// Name of the tap or veth; it need not exist yet.
@@ -142,11 +180,39 @@ pub struct VifEntry {
     /// The VM's MAC.
     pub mac: String,
     /// The VM's addresses.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Ipv4Addr>,
+    /// Names of its security groups; else the one called "default".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
+    /// What it may send from beside them (OpenStack's allowed address pairs): addresses and
+    /// prefixes, each perhaps behind a MAC address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
+    /// It may answer DHCP, where that is bridged.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dhcp_server: bool,
     /// Its end of a veth polls (GRO is on there), so that XDP may redirect to it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub napi: bool,
+    /// The VM's name, without a domain.
+    pub hostname: Option<String>,
+    /// The VM it is of; its first vif has the default router with `use_single_default_gateway`.
+    pub instance: Option<String>,
+}
+
+/// One `[[host_rule]]`: what the node serves its VMs with beyond what gateways do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRuleEntry {
+    /// `tcp`, `udp`, `icmp` or `any`.
+    pub protocol: String,
+    /// A port, such as `22`, or a range, such as `8000-8010`; else all.
+    pub ports: Option<String>,
+    /// Who may; else everybody.
+    pub cidr: Option<Ipv4Net>,
+    /// Name of the network they are in; else any.
+    pub network: Option<String>,
 }
 
 /// One `[[fdb]]`: a MAC that is not learned but told.
@@ -159,6 +225,11 @@ pub struct FdbEntry {
     pub mac: String,
     /// `trunk` or the name of a vif.
     pub port: String,
+}
+
+/// A switch that is off is not written.
+fn is_false(switch: &bool) -> bool {
+    !switch
 }
 
 /// The lines a table's keys stand in, counted from 1.
@@ -214,6 +285,12 @@ pub struct File {
     pub pools: Vec<Entry<PoolEntry>>,
     /// Floating addresses in the order of the file.
     pub floats: Vec<Entry<FloatingEntry>>,
+    /// VPN instances in the order of the file.
+    pub vpns: Vec<Entry<VpnEntry>>,
+    /// Security groups in the order of the file.
+    pub groups: Vec<Entry<GroupEntry>>,
+    /// What the node serves, in the order of the file.
+    pub host_rules: Vec<Entry<HostRuleEntry>>,
 }
 
 impl File {
@@ -258,10 +335,27 @@ impl File {
         let neighbours = source.tables(&mut table, "neighbour")?;
         let pools = source.tables(&mut table, "pool")?;
         let floats = source.tables(&mut table, "floating_ip")?;
+        let vpns = source.tables(&mut table, "vpn")?;
+        let groups = source.tables(&mut table, "security_group")?;
+        let host_rules = source.tables(&mut table, "host_rule")?;
         let top = Spanned::new(span, DeValue::Table(table));
         let Entry { value: settings, lines } = source.entry(top, &TABLES)?;
         let name = name.into();
-        Ok(Self { name, settings, lines, networks, vifs, fdb, routes, neighbours, pools, floats })
+        Ok(Self {
+            name,
+            settings,
+            lines,
+            networks,
+            vifs,
+            fdb,
+            routes,
+            neighbours,
+            pools,
+            floats,
+            vpns,
+            groups,
+            host_rules,
+        })
     }
 }
 
@@ -313,6 +407,11 @@ impl Source<'_> {
             for (key, value) in table {
                 lines.keys.insert(key.get_ref().to_string(), self.line(key.span().start));
                 values.push((key.get_ref().to_string(), value.span()));
+                let DeValue::Array(items) = value.get_ref() else { continue };
+                for (place, item) in items.iter().enumerate() {
+                    let line = self.line(item.span().start);
+                    lines.keys.insert(format!("{}[{place}]", key.get_ref()), line);
+                }
             }
         }
         let value = T::deserialize(ValueDeserializer::from(item)).map_err(|error| {

@@ -1,14 +1,18 @@
 //! What workers look up, told with names: from tables to reports.
 
+mod groups;
+
 use std::collections::BTreeMap;
 
 use tables::{Nat, NextHop, PortId, Route, Routes, SegmentId, Snat, Unreachable, ZoneId};
 
-use crate::compile::is_ours;
-use crate::model::Model;
+use crate::compile::{VPN_PORT, is_ours};
+use crate::model::{Model, Vpn};
 use crate::neighbours::{Neighbours, State};
 use crate::numbers::Numbers;
 use crate::report::{self, RouteSource};
+
+pub use groups::{groups, let_in, rule};
 
 /// The names of numbers.
 #[derive(Clone, Debug, Default)]
@@ -172,9 +176,26 @@ pub fn nat(model: &Model, nat: &Nat, names: &Names) -> report::Nat {
         ports: format!("{}-{}", nat.ports.start(), nat.ports.end()),
         ranges,
         exempt: texts(&model.nat.exempt),
+        metadata: model.nat.metadata.map(|server| server.to_string()),
         forced: texts(&model.nat.forced),
         floats: floats.collect(),
+        vpns: model.vpns.iter().filter_map(|vpn| described(model, vpn)).collect(),
     }
+}
+
+fn described(model: &Model, vpn: &Vpn) -> Option<report::Vpn> {
+    let network = model.networks.get(vpn.network)?;
+    Some(report::Vpn {
+        network: network.name.clone(),
+        public_address: vpn.public_address,
+        public_port: vpn.port,
+        private_address: vpn.private_address,
+        private_port: VPN_PORT,
+        gateway: vpn.gateway,
+        netmask: network.cidr?.netmask(),
+        first_client: vpn.clients.first,
+        last_client: vpn.clients.last,
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub use values::{Cores, Hook, NetworkKind, PortRange, Provision, Replay, XdpMode};
+pub use values::{
+    Cores, DhcpServer, DnsServer, DropAction, FirewallDriver, Hook, NetworkKind, PortRange,
+    Provision, Replay, XdpMode,
+};
 
 /// What the operator set; nothing here has a default filled in ([`crate::model`] does that).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -64,18 +67,73 @@ pub struct Flags {
     /// Destinations that always see routing_source_ip, by whatever way
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub force_snat_range: Option<Vec<Ipv4Net>>,
-    /// The metadata server, which sees a VM's own address
+    /// The metadata server, to which VMs' requests to 169.254.169.254:80 go; it sees a VM's own
+    /// address. 127.0.0.1 is this node [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub metadata_host: Option<Ipv4Addr>,
+    /// The metadata server's port [default: 8775]
+    #[arg(long, value_name = "PORT")]
+    pub metadata_port: Option<u16>,
+    /// Bridges and the public NIC that VMs' networks may be routed to; all: everywhere [default: all]
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',')]
+    pub forward_bridge_interface: Option<Vec<String>>,
+    /// What becomes of a connection that the node does not take or route: drop, reject or log
+    /// [default: drop]
+    #[arg(long, value_name = "ACTION")]
+    pub iptables_drop_action: Option<DropAction>,
     /// Ports of routing_source_ip for tenants; the others stay the host's [default: 20000-45999]
     #[arg(long, value_name = "FIRST-LAST")]
     pub snat_ports: Option<PortRange>,
+    /// Translate what comes of a TCP connection whose beginning was not seen [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub tcp_pickup: Option<bool>,
+    /// What stands before VMs: trunkline (security groups) or noop (nothing) [default: trunkline]
+    #[arg(long, value_name = "DRIVER")]
+    pub firewall_driver: Option<FirewallDriver>,
+    /// Let VMs of one network reach each other without a rule [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_same_net_traffic: Option<bool>,
+    /// End connections that no rule allows any more; false is nova's way [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub revoke: Option<bool>,
     /// Announce floating addresses and gateways by gratuitous ARP [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub send_arp_for_ha: Option<bool>,
     /// That many times, a second apart [default: 3]
     #[arg(long, value_name = "N")]
     pub send_arp_for_ha_count: Option<u32>,
+
+    /// Who answers VMs' DHCP: builtin, dnsmasq or external [default: builtin, flat: external]
+    #[arg(long, value_name = "WHO")]
+    pub dhcp: Option<DhcpServer>,
+    /// Seconds that a lease is good for [default: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    pub dhcp_lease_time: Option<u32>,
+    /// Domain that VMs are told [default: novalocal]
+    #[arg(long, value_name = "DOMAIN")]
+    pub dhcp_domain: Option<String>,
+    /// Name servers that VMs are told [default: the gateway, where a resolver of the host's may be]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub dns_server: Option<Vec<Ipv4Addr>>,
+    /// Who answers for names at gateways: dnsmasq, for those of VMs, asking dns_server for all
+    /// else; or none [default: none, but with dhcp dnsmasq]
+    #[arg(long, value_name = "WHO")]
+    pub dns: Option<DnsServer>,
+    /// Time servers that VMs are told
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub ntp_server: Option<Vec<Ipv4Addr>>,
+    /// A further option for VMs, written like dnsmasq's: 26,1400; several times for several
+    #[arg(long, value_name = "NUMBER,VALUE")]
+    pub dhcp_options: Option<Vec<String>>,
+    /// Only the first vif of a VM (of one `instance`) is told a router [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub use_single_default_gateway: Option<bool>,
+    /// With dnsmasq: free a VM's address at once when its vif goes [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub force_dhcp_release: Option<bool>,
+    /// With dnsmasq: a file of further settings of its own
+    #[arg(long, value_name = "FILE")]
+    pub dnsmasq_config_file: Option<PathBuf>,
 
     /// Number of worker threads [default: one per NIC queue]
     #[arg(long, value_name = "N")]
@@ -131,6 +189,9 @@ pub struct Flags {
     /// Connections that one vif may have open [default: 65536]
     #[arg(long, value_name = "N")]
     pub vif_connections: Option<u32>,
+    /// New connections per second that one vif may open [default: as many as it can]
+    #[arg(long, value_name = "N")]
+    pub vif_connection_rate: Option<u32>,
 }
 
 impl Flags {
@@ -155,9 +216,30 @@ impl Flags {
             dmz_cidr: flag.dmz_cidr.or(file.dmz_cidr),
             force_snat_range: flag.force_snat_range.or(file.force_snat_range),
             metadata_host: flag.metadata_host.or(file.metadata_host),
+            metadata_port: flag.metadata_port.or(file.metadata_port),
+            forward_bridge_interface: flag
+                .forward_bridge_interface
+                .or(file.forward_bridge_interface),
+            iptables_drop_action: flag.iptables_drop_action.or(file.iptables_drop_action),
             snat_ports: flag.snat_ports.or(file.snat_ports),
+            tcp_pickup: flag.tcp_pickup.or(file.tcp_pickup),
+            firewall_driver: flag.firewall_driver.or(file.firewall_driver),
+            allow_same_net_traffic: flag.allow_same_net_traffic.or(file.allow_same_net_traffic),
+            revoke: flag.revoke.or(file.revoke),
             send_arp_for_ha: flag.send_arp_for_ha.or(file.send_arp_for_ha),
             send_arp_for_ha_count: flag.send_arp_for_ha_count.or(file.send_arp_for_ha_count),
+            dhcp: flag.dhcp.or(file.dhcp),
+            dhcp_lease_time: flag.dhcp_lease_time.or(file.dhcp_lease_time),
+            dhcp_domain: flag.dhcp_domain.or(file.dhcp_domain),
+            dns_server: flag.dns_server.or(file.dns_server),
+            dns: flag.dns.or(file.dns),
+            ntp_server: flag.ntp_server.or(file.ntp_server),
+            dhcp_options: flag.dhcp_options.or(file.dhcp_options),
+            use_single_default_gateway: flag
+                .use_single_default_gateway
+                .or(file.use_single_default_gateway),
+            force_dhcp_release: flag.force_dhcp_release.or(file.force_dhcp_release),
+            dnsmasq_config_file: flag.dnsmasq_config_file.or(file.dnsmasq_config_file),
             workers: flag.workers.or(file.workers),
             cores: flag.cores.or(file.cores),
             rings: flag.rings.or(file.rings),
@@ -176,6 +258,7 @@ impl Flags {
             udp_timeout: flag.udp_timeout.or(file.udp_timeout),
             icmp_timeout: flag.icmp_timeout.or(file.icmp_timeout),
             vif_connections: flag.vif_connections.or(file.vif_connections),
+            vif_connection_rate: flag.vif_connection_rate.or(file.vif_connection_rate),
         }
     }
 

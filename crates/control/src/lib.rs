@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads what the operator said, [`model`] is what it means (a [`model::Model`] cannot be
 //! invalid), [`netlink`] looks at the node's links and makes the few that are ours, [`api`] answers
-//! on the control socket and [`ctl`] asks there. Nothing here touches a packet, and nothing here
+//! on the control socket and [`ctl`] asks there; [`adopt`] reads what nova-network built on a node. Nothing here touches a packet, and nothing here
 //! writes a BPF map: that is the daemon's.
 //!
 //! ```
@@ -21,15 +21,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod adopt;
 pub mod api;
 pub mod compile;
 pub mod config;
 pub mod ctl;
 pub mod describe;
+pub mod dnsmasq;
 pub mod filter;
 pub mod flags;
 mod keys;
 pub mod learn;
+pub mod left;
 pub mod model;
 pub mod neighbours;
 pub mod netlink;

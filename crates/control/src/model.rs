@@ -1,15 +1,19 @@
 //! What the configuration means. A [`Model`] cannot be invalid: making one checks everything that
 //! can be known without looking at the machine ([`crate::netlink`] looks).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use dhcp::Extra;
+use ipnet::{IpNet, Ipv4Net};
 use wire::MacAddr;
 
 use crate::config::{ConfigError, File};
-use crate::flags::{Flags, Hook, NetworkKind, PortRange, Provision, Replay, XdpMode};
+use crate::flags::{
+    DhcpServer, DropAction, FirewallDriver, Flags, Hook, NetworkKind, PortRange, Provision, Replay,
+    XdpMode,
+};
 use crate::rules;
 
 /// The node as it should be.
@@ -37,10 +41,20 @@ pub struct Model {
     pub neighbours: Vec<StaticNeighbour>,
     /// Floating addresses, those of other nodes' VMs among them.
     pub floats: Vec<FloatingIp>,
+    /// Projects' VPN instances.
+    pub vpns: Vec<Vpn>,
     /// Address translation.
     pub nat: NatRules,
+    /// DHCP, as far as it is the same everywhere.
+    pub dhcp: DhcpRules,
+    /// What stands before the VMs.
+    pub security: Security,
+    /// What VMs may reach on the node, and beyond their network.
+    pub policy: PolicyRules,
     /// Which networks this node routes to.
     pub provision: Provision,
+    /// Whether there are walls around VMs.
+    pub firewall: FirewallDriver,
     /// How often an address is announced; 0 not at all.
     pub announcements: u32,
     /// What is allowed, and probably not meant.
@@ -94,6 +108,40 @@ pub struct Network {
     pub public: bool,
     /// Largest TCP segment through the gateway, bytes.
     pub clamp_mss: Option<u16>,
+    /// How its VMs get their addresses.
+    pub dhcp: NetworkDhcp,
+}
+
+/// How VMs of a network get their addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkDhcp {
+    /// Who answers them.
+    pub server: DhcpServer,
+    /// The default router, on this node or elsewhere; there is one unless DHCP is bridged.
+    pub router: Option<Ipv4Addr>,
+    /// Name servers; empty for the gateway itself.
+    pub dns: Vec<Ipv4Addr>,
+    /// Whether a dnsmasq answers for names at the gateway, and asks those.
+    pub resolves: bool,
+    /// The MTU, where VMs are told it.
+    pub mtu: Option<u16>,
+    /// Further options.
+    pub extra: Vec<Extra>,
+}
+
+/// What all networks' DHCP has in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DhcpRules {
+    /// How long a lease is, seconds.
+    pub lease: u32,
+    /// The domain; may be empty.
+    pub domain: String,
+    /// Time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// Whether dnsmasq is told of addresses whose vif went.
+    pub release: bool,
+    /// Further settings of dnsmasq's.
+    pub dnsmasq_file: Option<PathBuf>,
 }
 
 /// A way by a router in a network.
@@ -135,6 +183,32 @@ pub struct FloatingIp {
     pub next_hop: Option<Ipv4Addr>,
 }
 
+/// A project's VPN instance, and where its users ask for it (nova's cloudpipe).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vpn {
+    /// Index into [`Model::networks`]; one with a gateway here.
+    pub network: usize,
+    /// The address that users ask, which the host uses as well.
+    pub public_address: Ipv4Addr,
+    /// The UDP port they ask there, none of `snat_ports`.
+    pub port: u16,
+    /// The instance's own address.
+    pub private_address: Ipv4Addr,
+    /// The network's gateway on this node.
+    pub gateway: Ipv4Addr,
+    /// Addresses that users get in the network.
+    pub clients: VpnClients,
+}
+
+/// A range of addresses, both ends among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VpnClients {
+    /// The first.
+    pub first: Ipv4Addr,
+    /// The last.
+    pub last: Ipv4Addr,
+}
+
 /// Address translation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatRules {
@@ -142,10 +216,38 @@ pub struct NatRules {
     pub fixed_range: Option<Ipv4Net>,
     /// Destinations that see a VM's own address, the metadata server's among them.
     pub exempt: Vec<Ipv4Net>,
+    /// The metadata server: an address that is not a loopback's, and its port.
+    pub metadata: Option<SocketAddrV4>,
     /// Destinations that always see the shared address.
     pub forced: Vec<Ipv4Net>,
     /// Ports of the shared address that are tenants'.
     pub ports: PortRange,
+    /// Whether what comes of a TCP connection is translated though its beginning was not seen.
+    pub pickup: bool,
+}
+
+/// What VMs may reach on the node, and beyond their network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyRules {
+    /// What becomes of what is not allowed.
+    pub action: DropAction,
+    /// What the node serves beyond what gateways do.
+    pub services: Vec<HostService>,
+    /// Bridges and public NICs that may be routed to; none: all.
+    pub ways: Option<Vec<String>>,
+}
+
+/// Something that the node serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostService {
+    /// The number of its protocol; none: any.
+    pub protocol: Option<u8>,
+    /// Its first and last port; none: all.
+    pub ports: Option<(u16, u16)>,
+    /// Who may; none: everybody.
+    pub source: Option<Ipv4Net>,
+    /// Index into [`Model::networks`]: the one they are in; none: any.
+    pub network: Option<usize>,
 }
 
 /// The interface of a VM.
@@ -159,8 +261,55 @@ pub struct Vif {
     pub mac: MacAddr,
     /// The VM's addresses, inside the network's subnet, unique in its zone.
     pub addresses: Vec<Ipv4Addr>,
+    /// Numbers of its groups in [`Security::groups`].
+    pub groups: Vec<u32>,
+    /// What it may send from beside them.
+    pub allowed: Vec<AllowedPair>,
+    /// Whether it may answer DHCP.
+    pub dhcp_server: bool,
     /// Its end of a veth is said to poll: XDP may redirect to it if it does.
     pub napi: bool,
+    /// The VM's name, where it is said.
+    pub host_name: Option<String>,
+    /// The VM it is of, where it is said.
+    pub instance: Option<String>,
+    /// Whether its VM is told a default router by it.
+    pub default_router: bool,
+}
+
+/// What stands before the VMs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// Whether anything does.
+    pub stands: bool,
+    /// Whether a VM's own network comes in without a rule.
+    pub same_net: bool,
+    /// Whether connections end that no rule allows any more.
+    pub revoke: bool,
+    /// The groups; those that vifs name are all there.
+    pub groups: Vec<SecurityGroup>,
+    /// Addresses that answer the DHCP clients of a network, for each of [`Model::networks`].
+    pub dhcp_servers: Vec<Vec<Ipv4Addr>>,
+}
+
+/// A security group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecurityGroup {
+    /// Its name.
+    pub name: String,
+    /// What it allows; a group in a rule is its number in [`Security::groups`].
+    pub rules: Vec<tables::Rule>,
+    /// Its VMs, this node's among them: zone and address, sorted.
+    pub members: Vec<(String, Ipv4Addr)>,
+}
+
+/// An address that a VM may send from beside its own (OpenStack's allowed address pairs).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedPair {
+    /// The MAC address it has then, which no other VM has as its own.
+    pub mac: Option<MacAddr>,
+    /// The address, or a prefix of them.
+    pub net: IpNet,
 }
 
 /// Where a told MAC is.
@@ -216,6 +365,8 @@ pub struct Tuning {
     pub timeouts: Timeouts,
     /// Connections that one vif may have open.
     pub vif_connections: u32,
+    /// New connections per second that one vif may open; `None`: as many as it can.
+    pub vif_connection_rate: Option<u32>,
 }
 
 /// How long a connection may be silent before it is forgotten.
@@ -229,6 +380,17 @@ pub struct Timeouts {
     pub udp: Duration,
     /// ICMP echo.
     pub icmp: Duration,
+}
+
+impl Tuning {
+    /// Microseconds that a new connection of a vif costs with one of so many workers, over which its
+    /// connections are spread; 0 where they are not limited.
+    #[must_use]
+    pub fn opening_cost(&self, workers: usize) -> u32 {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        self.vif_connection_rate
+            .map_or(0, |rate| (1_000_000_u32.saturating_mul(workers) / rate).max(1))
+    }
 }
 
 impl Model {

@@ -129,6 +129,14 @@ impl Neighbours {
         Some(Ask { place, to })
     }
 
+    /// An earlier daemon knew this neighbour, and packets went there at this second.
+    pub fn restore(&mut self, place: Place, mac: MacAddr, seen: u32) {
+        let here = self.segments.entry(place.0).or_default();
+        if here.known.len() < KNOWN {
+            here.known.entry(place.1).or_insert(State::Known(mac, seen, 0));
+        }
+    }
+
     /// A neighbour spoke for itself. Who was never asked for is not remembered.
     pub fn heard(&mut self, place: Place, mac: MacAddr, now: u32) -> Change {
         let Some(here) = self.segments.get_mut(&place.0) else { return Change::None };

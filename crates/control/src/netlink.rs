@@ -4,10 +4,12 @@
 //! [`Links::connect`]; needs a tokio runtime. [`judge`] says whether a link can be used, without
 //! asking anybody.
 
+mod bridge;
 pub mod judge;
 mod link;
 mod ours;
 mod public;
+mod stations;
 mod watch;
 
 use futures_util::TryStreamExt;
@@ -22,8 +24,9 @@ use tracing::warn;
 use wire::MacAddr;
 
 pub use link::Link;
-pub use ours::{PUNT_FAR, PUNT_NEAR, Pair, alias_of, host_port_name};
+pub use ours::{PUNT_FAR, PUNT_NEAR, Pair, alias_of, foot_name, host_port_name};
 pub use public::{KernelNeighbour, KernelRoute};
+pub use stations::BridgeStation;
 pub use watch::{LinkEvent, LinkWatch};
 
 /// Why a link could not be read or changed.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Names and their numbers, 1 to a limit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
     of: BTreeMap<String, u16>,
     last: u16,
@@ -31,18 +33,6 @@ impl Numbers {
         self.of.insert(name.to_string(), number);
         self.last = number;
         Some(number)
-    }
-
-    /// Says that `name` has `number`, as an earlier daemon left it; false if either is taken.
-    pub fn adopt(&mut self, name: &str, number: u16) -> bool {
-        let free = (1..=self.limit).contains(&number)
-            && !self.of.contains_key(name)
-            && self.of.values().all(|taken| *taken != number);
-        if free {
-            self.of.insert(name.to_string(), number);
-            self.last = self.last.max(number);
-        }
-        free
     }
 
     /// Gives back the number of `name`.
@@ -82,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_daemon_left_is_kept() {
+    fn a_number_rests_over_a_restart_too() {
         let mut numbers = Numbers::new(4094);
-        assert!(numbers.adopt("vnet1", 7));
-        assert!(!numbers.adopt("vnet1", 8));
-        assert!(!numbers.adopt("vnet2", 7));
-        assert!(!numbers.adopt("vnet2", 0));
-        assert!(!numbers.adopt("vnet2", 4095));
-        assert_eq!(numbers.take("vnet1"), Some(7));
-        assert_eq!(numbers.take("vnet2"), Some(8));
+        for name in ["a", "b", "c"] {
+            numbers.take(name);
+        }
+        numbers.release("c");
+        let written = serde_json::to_string(&numbers).unwrap();
+        let mut read: Numbers = serde_json::from_str(&written).unwrap();
+        assert_eq!((read.get("b"), read.take("d")), (Some(2), Some(4)));
     }
 }

@@ -1,9 +1,16 @@
 //! What the daemon tells on its control socket; both ends use these types.
 
+mod lease;
+mod vif;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
+
+pub use lease::{Lease, Said};
+pub use vif::Vif;
 
 /// `GET /v1/status`: the daemon as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +50,9 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Reloads since the start.
     pub reloads: Reloads,
+    /// How often all sockets were opened anew since the start, because a NIC's queues changed.
+    #[serde(default)]
+    pub socket_renewals: u64,
 }
 
 /// Fill of the connection table.
@@ -87,7 +97,7 @@ pub struct Verdicts {
     /// Sent on by the kernel's programs, which no worker saw.
     #[serde(default)]
     pub replayed: u64,
-    /// For the node itself: answers to its own questions.
+    /// For the node itself: answers to its own questions, and DHCP requests.
     #[serde(default)]
     pub taken: u64,
 }
@@ -122,6 +132,9 @@ pub struct Port {
     pub hook: String,
     /// Its MAC.
     pub mac: Option<String>,
+    /// What the VM behind a vif may send from; `any` without walls, empty for other ports.
+    #[serde(default)]
+    pub sends_as: Vec<String>,
     /// Bytes of IP packet.
     pub mtu: Option<u32>,
     /// Packets that came in.
@@ -139,6 +152,9 @@ pub struct Port {
     /// Packets that the kernel's programs sent on to other ports.
     #[serde(default)]
     pub replayed: u64,
+    /// Questions from it (ARP) that the kernel's programs answered while no daemon ran.
+    #[serde(default)]
+    pub answered: u64,
     /// Packets dropped at this port, by reason.
     pub drops: BTreeMap<String, u64>,
 }
@@ -257,8 +273,14 @@ pub struct Nat {
     pub exempt: Vec<String>,
     /// Destinations that always see the shared one.
     pub forced: Vec<String>,
+    /// Where requests for metadata go.
+    #[serde(default)]
+    pub metadata: Option<String>,
     /// Floating addresses in the order of the file.
     pub floats: Vec<FloatingIp>,
+    /// VPN instances in the order of the file.
+    #[serde(default)]
+    pub vpns: Vec<Vpn>,
 }
 
 /// A range of source addresses.
@@ -270,6 +292,29 @@ pub struct NatRange {
     pub prefix: String,
     /// `public`: when it leaves by a public NIC; `forced`: only to a forced destination; `never`.
     pub when: String,
+}
+
+/// A project's VPN instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vpn {
+    /// The project's network.
+    pub network: String,
+    /// The address that users ask.
+    pub public_address: Ipv4Addr,
+    /// The UDP port that they ask.
+    pub public_port: u16,
+    /// The instance's own address.
+    pub private_address: Ipv4Addr,
+    /// The UDP port it listens on.
+    pub private_port: u16,
+    /// The network's gateway on this node.
+    pub gateway: Ipv4Addr,
+    /// The network's mask.
+    pub netmask: Ipv4Addr,
+    /// First of the addresses that users get.
+    pub first_client: Ipv4Addr,
+    /// Last of them.
+    pub last_client: Ipv4Addr,
 }
 
 /// A floating address.
@@ -285,6 +330,21 @@ pub struct FloatingIp {
     pub interface: String,
     /// `active`, `waiting` for its vif, or `elsewhere`: the VM is on another node.
     pub state: String,
+}
+
+/// `GET /v1/groups`: a security group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// What it allows, in words.
+    pub rules: Vec<String>,
+    /// Addresses of its VMs, those of other nodes among them.
+    pub members: Vec<String>,
+    /// Its vifs on this node.
+    pub vifs: Vec<String>,
+    /// Packets that would open a connection to one of these and are not allowed.
+    pub refused: u64,
 }
 
 /// `GET /v1/flows`, `GET /v1/flows?filter=<words>`: one direction of a connection.
@@ -348,6 +408,13 @@ impl fmt::Display for End {
 pub struct Cut {
     /// Connections; their next packets open new ones, if they may.
     pub connections: u64,
+}
+
+/// `POST /v1/handover`: who goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The process of the daemon, which ends at once.
+    pub pid: u32,
 }
 
 /// `GET /v1/explain?port=<name>&packet=<words>`: what would become of a packet.

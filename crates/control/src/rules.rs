@@ -1,10 +1,15 @@
 //! The rules of a configuration: from what the operator said to a [`Model`], or why not.
 
+mod allowed;
+mod dhcp;
+mod group;
 mod nat;
 mod network;
+mod policy;
 mod route;
 mod settings;
 mod vif;
+mod vpn;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +17,8 @@ use std::path::PathBuf;
 use crate::config::{ConfigError, File};
 use crate::flags::Flags;
 use crate::model::{Model, Network, Nic, Vif};
+
+pub(crate) use self::dhcp::host_name;
 
 /// Longest interface name, bytes (IFNAMSIZ less its zero).
 const NAME_MAX: usize = 15;
@@ -43,9 +50,11 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
     for entry in &file.vifs {
         draft.vif(entry)?;
     }
+    draft.allow()?;
     let static_fdb = draft.static_fdb()?;
     let (routes, neighbours) = (draft.routes()?, draft.neighbours()?);
-    let (floats, nat) = (draft.floats()?, draft.nat()?);
+    let (floats, nat, vpns) = (draft.floats()?, draft.nat()?, draft.vpns()?);
+    let (dhcp, security, policy) = (draft.dhcp_rules()?, draft.security()?, draft.policy()?);
     let warnings = draft.warnings();
     let announcements = settings::announcements(&draft.settings, &said)?;
     let Draft { settings, nics, networks, vifs, .. } = draft;
@@ -66,8 +75,13 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
         routes,
         neighbours,
         floats,
+        vpns,
         nat,
+        dhcp,
+        security,
+        policy,
         provision: settings.provision.unwrap_or_default(),
+        firewall: settings.firewall_driver.unwrap_or_default(),
         announcements,
         warnings,
         tuning,

@@ -1,5 +1,7 @@
 //! The daemon's answers as tables for people. Pure: reports in, text out.
 
+mod dhcp;
+mod interfaces;
 mod routing;
 
 use std::collections::BTreeMap;
@@ -7,8 +9,10 @@ use std::collections::BTreeMap;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
+pub use self::dhcp::leases;
 use crate::report::{FdbEntry, Port, PortKind, Reloaded, Segment, Status};
-pub use routing::{cut, explained, flows, nat, neighbours, routes};
+pub use interfaces::{ifupdown, netplan, vif};
+pub use routing::{cut, explained, flows, groups, nat, neighbours, routes};
 
 /// `trunkline ctl status`.
 #[must_use]
@@ -62,6 +66,9 @@ pub fn status(status: &Status) -> String {
         ),
     );
     line("drops", reasons(&status.drops));
+    if status.socket_renewals > 0 {
+        line("sockets", format!("opened anew {} times", status.socket_renewals));
+    }
     let reloads = &status.reloads;
     line("reloads", format!("{} ok, {} refused", reloads.ok, reloads.refused));
     if let Some(error) = &reloads.last_error {
@@ -89,6 +96,7 @@ pub fn ports(ports: &[Port]) -> String {
         "TX BYTES",
         "REPLAYED",
         "PUNTED",
+        "SENDS AS",
         "DROPS",
     ]);
     align_right(&mut table, &[0, 6, 7, 8, 9, 10, 11]);
@@ -106,6 +114,7 @@ pub fn ports(ports: &[Port]) -> String {
             port.tx_bytes.to_string(),
             port.replayed.to_string(),
             port.punted.to_string(),
+            or_dash(Some(port.sends_as.join(",")).filter(|all| !all.is_empty()).as_deref()),
             reasons(&port.drops),
         ]);
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use control::api::{self, Request};
 use control::ctl::{self, CtlError};
 use control::report::{
-    Cut, End, Explained, FdbEntry, Flow, Nat, Neighbour, Port, PortKind, Reloaded, Route,
-    RouteSource, Segment, Status,
+    Cut, End, Explained, FdbEntry, Flow, Group, HandedOver, Lease, Nat, Neighbour, Port, PortKind,
+    Reloaded, Route, RouteSource, Segment, Status,
 };
 use tokio::sync::mpsc;
 
@@ -71,7 +71,13 @@ async fn daemon(mut requests: mpsc::Receiver<Request>) {
                 };
                 let _ = reply.send(vec![route]);
             }
+            Request::HandOver(reply) => drop(reply.send(HandedOver { pid: 4711 })),
+            Request::Vif(name, reply) => {
+                drop(reply.send(Err(format!("there is no vif '{name}'"))));
+            }
             Request::Neighbours(reply) => drop(reply.send(vec![Neighbour::default()])),
+            Request::Leases(reply) => drop(reply.send(vec![Lease::default()])),
+            Request::Groups(reply) => drop(reply.send(vec![Group::default()])),
             Request::Nat(reply) => {
                 drop(reply.send(Nat { ports: "20000-45999".into(), ..Nat::default() }));
             }
@@ -253,7 +259,7 @@ fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
         assert_eq!(
             second.to_string(),
             format!(
-                "control socket {}: another daemon answers there; give this one another --node",
+                "control socket {}: another daemon answers there: take its place with --takeover, or give this one another --node",
                 socket.display()
             )
         );

@@ -2,11 +2,14 @@
 //! operator reads, and what a good file means.
 #![allow(clippy::unwrap_used)] // also in the functions that tests share
 
+mod file;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use control::flags::{Flags, PortRange, Provision};
+use control::flags::{PortRange, Provision};
 use control::model::Model;
+use file::{flags, refused};
 
 /// A node with everything in it; tests break one line of it or add one below.
 const LEFT: &str = r#"vlan_interface = "eth0"
@@ -55,16 +58,8 @@ address = "91.208.23.16"
 fixed = "10.1.0.4"
 "#;
 
-fn flags() -> Flags {
-    Flags { node: Some("left".into()), ..Flags::default() }
-}
-
 fn model(text: &str) -> Model {
     Model::from_text(&flags(), "left.toml", text).unwrap()
-}
-
-fn refused(text: &str) -> String {
-    Model::from_text(&flags(), "left.toml", text).unwrap_err().to_string()
 }
 
 fn changed(old: &str, new: &str) -> String {
@@ -104,7 +99,7 @@ fn a_good_file_means_what_it_says() {
     let timeouts = model.tuning.timeouts;
     let seconds = [timeouts.tcp_established, timeouts.tcp_transitory, timeouts.udp, timeouts.icmp];
     assert_eq!(seconds, [7440, 240, 300, 60].map(Duration::from_secs));
-    assert_eq!(model.tuning.vif_connections, 65_536);
+    assert_eq!((model.tuning.vif_connections, model.tuning.opening_cost(4)), (65_536, 0));
     assert_eq!(model.warnings, [""; 0]);
 }
 
@@ -113,7 +108,8 @@ fn every_setting_is_taken_from_the_file() {
     let settings = "share_dhcp_address = true\nprovision = \"on-demand\"\n\
         force_snat_range = [\"192.0.2.0/24\", \"198.51.100.0/24\"]\n\
         metadata_host = \"10.99.0.1\"\nsnat_ports = \"30000-39999\"\n\
-        send_arp_for_ha = false\nvif_connections = 1000\nudp_timeout = 120\n";
+        send_arp_for_ha = false\ntcp_pickup = false\nvif_connections = 1000\nudp_timeout = 120\n\
+        vif_connection_rate = 2000\n";
     let model = model(&format!("{settings}{LEFT}"));
     assert!(model.networks.iter().all(|network| network.shared));
     assert_eq!(model.provision, Provision::OnDemand);
@@ -121,6 +117,8 @@ fn every_setting_is_taken_from_the_file() {
     assert_eq!(model.nat.exempt[1], "10.99.0.1/32".parse().unwrap());
     assert_eq!(model.nat.ports, PortRange { first: 30_000, last: 39_999 });
     assert_eq!((model.announcements, model.tuning.vif_connections), (0, 1000));
+    assert_eq!((model.tuning.opening_cost(1), model.tuning.opening_cost(4)), (500, 2000));
+    assert!(!model.nat.pickup);
     assert_eq!(model.warnings, [""; 0]);
 }
 
@@ -375,7 +373,7 @@ fn all_but_the_shared_source_address_its_ports_and_the_timeouts_may_change_in_a_
     let old = model(LEFT);
     let text = changed("91.208.23.16", "91.208.23.17").replace("10.1.0.9", "10.0.0.9");
     let settings = "provision = \"on-demand\"\nsend_arp_for_ha = false\nvif_connections = 9\n\
-                    fixed_range = \"10.0.0.0/8\"\n";
+                    fixed_range = \"10.0.0.0/8\"\ntcp_pickup = false\n";
     assert_eq!(old.restart_needed(&model(&format!("{settings}{text}"))), [""; 0]);
     let text = format!("snat_ports = \"30000-40000\"\nudp_timeout = 200\n{LEFT}");
     assert_eq!(

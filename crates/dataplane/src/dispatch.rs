@@ -3,8 +3,8 @@
 use af_xdp::Frame;
 use conntrack::Event;
 use conntrack::layout::NEXT_HOP;
-use pipeline::{DropReason, Learner, Verdict};
-use tables::{Egress, GATEWAY_MAC, Port, PortId, Segment, SegmentId, Snapshot, Topology};
+use pipeline::{Learner, Verdict, flooded};
+use tables::{Egress, GATEWAY_MAC, Port, PortId, Segment, SegmentId, Snapshot};
 use wire::fragment::Cut;
 use wire::rewrite::set_macs;
 use wire::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, vlan};
@@ -27,21 +27,23 @@ impl Engine {
                 None => self.refuse(port, frame),
             },
             Verdict::Flood(segment) => match tables.topology.segment(segment) {
-                Some(segment) => self.flood(segment, ingress, frame, &tables.topology),
-                None => self.pool.give(frame),
+                Some(segment) => self.flood(segment, &[ingress], frame, tables),
+                None => self.pools.give(frame),
+            },
+            Verdict::FloodGuests(segment) => match tables.topology.segment(segment) {
+                Some(segment) => self.flood(segment, &[ingress, segment.host], frame, tables),
+                None => self.pools.give(frame),
             },
             Verdict::Fragment(port) => match tables.topology.port(port) {
                 Some(port) => self.fragment(port, frame),
                 None => self.refuse(port, frame),
             },
             Verdict::Hold(link, address) => {
-                if let Some(oldest) = self.hold.put(frame, ingress, (link, address), self.now_ms) {
-                    self.counters.dropped(oldest.ingress, DropReason::HoldFull);
-                    self.pool.give(oldest.frame);
-                }
+                self.wait_for_neighbour(frame, ingress, (link, address));
             }
+            Verdict::Wait => self.wait_for_first(frame, ingress),
             Verdict::Host => self.hand_to_host(ingress, frame),
-            Verdict::Taken | Verdict::Drop(_) => self.pool.give(frame),
+            Verdict::Taken | Verdict::Drop(_) => self.pools.give(frame),
         }
     }
 
@@ -69,12 +71,19 @@ impl Engine {
         }
     }
 
-    /// Sends a copy to every port of the segment but the one it came by.
-    fn flood(&mut self, segment: &Segment, from: PortId, frame: Frame, topology: &Topology) {
+    /// Sends a copy to every port of the segment but some (the one it came by, and where nobody is
+    /// to have it), and but those whose security groups do not let it in.
+    fn flood(&mut self, segment: &Segment, but: &[PortId], frame: Frame, tables: &Snapshot) {
         let payload = frame.len().saturating_sub(ETHERNET_LEN);
-        for member in segment.members.iter().filter(|port| **port != from) {
+        let (topology, walls) = (&tables.topology, &tables.walls);
+        let ask = walls.stand().then(|| flooded(frame.bytes(), segment.zone)).flatten();
+        for member in segment.members.iter().filter(|port| !but.contains(port)) {
             let Some(port) = topology.port(*member) else { continue };
-            let Some(mut copy) = self.pool.take() else {
+            if ask.is_some_and(|ask| walls.judge(port.id, &ask).is_none()) {
+                self.counters.kept(port.id);
+                continue;
+            }
+            let Some(mut copy) = self.pools.take(frame.len()) else {
                 self.counters.not_sent(port.id);
                 continue;
             };
@@ -91,7 +100,7 @@ impl Engine {
                 self.refuse(port.id, copy);
             }
         }
-        self.pool.give(frame);
+        self.pools.give(frame);
     }
 
     /// Sends a packet in as many pieces as the port's MTU asks for.
@@ -100,7 +109,7 @@ impl Engine {
         let l3 = ETHERNET_LEN + if tagged { TAG_LEN } else { 0 };
         let cut = Cut::new(frame.bytes(), l3, usize::from(port.mtu));
         for index in 0..cut.map_or(0, |cut| cut.count()) {
-            let Some(mut piece) = self.pool.take() else {
+            let Some(mut piece) = self.pools.take(l3 + usize::from(port.mtu)) else {
                 self.counters.not_sent(port.id);
                 continue;
             };
@@ -114,7 +123,7 @@ impl Engine {
             }
         }
         match cut {
-            Some(_) => self.pool.give(frame),
+            Some(_) => self.pools.give(frame),
             None => self.refuse(port.id, frame),
         }
     }
@@ -129,11 +138,16 @@ impl Engine {
 
     /// Queues a frame at the socket at this place among our own.
     pub(crate) fn queue(&mut self, at: usize, frame: Frame) {
-        let Some(link) = self.links.get_mut(at) else { return self.pool.give(frame) };
-        if let Err(frame) = link.queue(frame) {
+        let Some(link) = self.links.get_mut(at) else { return self.pools.give(frame) };
+        let queued = if self.pools.is_large(&frame) {
+            link.queue_pieces(frame, &mut self.pools)
+        } else {
+            link.queue(frame)
+        };
+        if let Err(frame) = queued {
             let port = match link.source {
                 crate::link::Source::Nic(port) => port,
-                crate::link::Source::Punt => punt::egress(&frame).unwrap_or(PortId::NONE),
+                crate::link::Source::Punt => punt::named(&frame).unwrap_or(PortId::NONE),
             };
             self.refuse(port, frame);
         }
@@ -141,7 +155,7 @@ impl Engine {
 
     fn refuse(&mut self, port: PortId, frame: Frame) {
         self.counters.not_sent(port);
-        self.pool.give(frame);
+        self.pools.give(frame);
     }
 }
 

@@ -20,10 +20,11 @@ pub struct Gauges {
     pub kernel: AtomicU64,
     /// With the worker between two rings.
     pub in_flight: AtomicU64,
-    /// Lines of the connection table this worker's share of the last sweep found live.
-    pub live_lines: AtomicU64,
     /// System calls a socket refused because its interface is down or gone.
     pub errors: AtomicU64,
+    /// Packets the kernel dropped before a socket: a full ring, no frame, or, before 6.6, longer
+    /// than a frame.
+    pub rx_full: AtomicU64,
     /// Loops that found something to do.
     pub busy_loops: AtomicU64,
     /// Frames from the punt link that named no port.

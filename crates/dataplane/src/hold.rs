@@ -1,87 +1,155 @@
-//! Frames that wait until their neighbour is known, a few for each and not for long.
+//! Frames that wait: for their neighbour to be known, or for the first fragment of their datagram.
+//! A few for each, not more than there is room for, and not for long.
 
 use std::collections::VecDeque;
 
 use af_xdp::Frame;
-use tables::{Link, PortId, Snapshot};
+use conntrack::{FRAGMENT_LIFE_MS, FlowKey};
+use tables::{Link, PortId};
 
-/// Frames that wait at one worker.
-const ROOM: usize = 256;
-/// Frames that wait for one neighbour: a ping, and what a TCP connection sends at first.
-const EACH: usize = 16;
-/// How long one waits, milliseconds: asking takes three seconds before it is given up.
-const PATIENCE_MS: u64 = 5000;
+/// A neighbour that frames wait for.
+pub(crate) type Wanted = (Link, [u8; 4]);
+/// Ports a node may have.
+const PORTS: usize = 4096;
+
+/// How much may wait at one worker, and how long.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// Frames in all, and their bytes.
+    room: usize,
+    bytes: usize,
+    /// Frames for one thing, and their bytes.
+    each: usize,
+    each_bytes: usize,
+    patience_ms: u64,
+}
+
+/// For a neighbour: a ping, and what a TCP connection sends at first. Asking takes three seconds
+/// before it is given up.
+const FOR_NEIGHBOURS: Limits =
+    Limits { room: 256, bytes: usize::MAX, each: 16, each_bytes: usize::MAX, patience_ms: 5000 };
+
+/// For a first fragment: the longest datagram there is, in pieces of 1100 bytes or more, and five
+/// of those. Nobody sends a fragment again, so waiting long helps nobody.
+const FOR_FRAGMENTS: Limits = Limits {
+    room: 256,
+    bytes: 384 << 10,
+    each: 64,
+    each_bytes: 72 << 10,
+    patience_ms: FRAGMENT_LIFE_MS,
+};
 
 /// A frame that waits.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Held<W> {
     pub(crate) frame: Frame,
     pub(crate) ingress: PortId,
-    wanted: (Link, [u8; 4]),
+    wanted: W,
     since_ms: u64,
 }
 
-/// All that wait, oldest first.
+/// All that wait for things of one kind, oldest first.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    frames: VecDeque<Held>,
-    /// The tables they were last held against.
-    generation: u64,
+pub(crate) struct Hold<W> {
+    frames: VecDeque<Held<W>>,
+    bytes: usize,
+    limits: Limits,
+    /// What was known when all were last looked through, as a number that changes with it.
+    looked_at: u64,
 }
 
-impl Default for Hold {
-    fn default() -> Self {
-        Self { frames: VecDeque::with_capacity(ROOM), generation: 0 }
+impl Hold<Wanted> {
+    /// Frames that wait for neighbours.
+    pub(crate) fn for_neighbours() -> Self {
+        Self::with(FOR_NEIGHBOURS)
     }
 }
 
-impl Hold {
+impl Hold<FlowKey> {
+    /// Fragments that wait for the first of their datagram.
+    pub(crate) fn for_fragments() -> Self {
+        Self::with(FOR_FRAGMENTS)
+    }
+}
+
+impl<W: PartialEq> Hold<W> {
+    fn with(limits: Limits) -> Self {
+        let frames = VecDeque::with_capacity(limits.room + 1);
+        Self { frames, bytes: 0, limits, looked_at: 0 }
+    }
+
     /// Number of frames that wait.
     pub(crate) fn len(&self) -> usize {
         self.frames.len()
     }
 
-    /// Has a frame wait; gives back the oldest one where it takes its room.
-    pub(crate) fn put(
-        &mut self,
-        frame: Frame,
-        ingress: PortId,
-        wanted: (Link, [u8; 4]),
-        now_ms: u64,
-    ) -> Option<Held> {
-        let mut same = (0..self.frames.len())
-            .filter(|at| self.frames.get(*at).is_some_and(|held| held.wanted == wanted));
-        let oldest = match (same.next(), same.count() + 1) {
-            (Some(first), EACH..) => self.frames.remove(first),
-            _ if self.frames.len() == ROOM => self.frames.pop_front(),
-            _ => None,
-        };
+    /// Has a frame wait. Then ask [`Hold::take_excess`] until there is none.
+    pub(crate) fn put(&mut self, frame: Frame, ingress: PortId, wanted: W, now_ms: u64) {
+        self.bytes += frame.len();
         self.frames.push_back(Held { frame, ingress, wanted, since_ms: now_ms });
-        oldest
     }
 
-    /// Takes out one frame whose neighbour has become known, if the tables have changed.
-    pub(crate) fn take_known(&mut self, tables: &Snapshot) -> Option<Held> {
-        if self.frames.is_empty() || self.generation == tables.generation {
+    /// Takes out one frame that must make room for the one that came last: the oldest for the same
+    /// thing, or the oldest of the port of which most wait.
+    pub(crate) fn take_excess(&mut self) -> Option<Held<W>> {
+        let last = self.frames.back()?;
+        let mut same = self.frames.iter().enumerate().filter(|(_, it)| it.wanted == last.wanted);
+        let (first, _) = same.clone().next()?;
+        let (count, bytes) = same
+            .by_ref()
+            .fold((0, 0), |(count, bytes), (_, held)| (count + 1, bytes + held.frame.len()));
+        if count > self.limits.each || bytes > self.limits.each_bytes {
+            return self.take(first);
+        }
+        if self.frames.len() > self.limits.room || self.bytes > self.limits.bytes {
+            return self.take(self.oldest_of_most());
+        }
+        None
+    }
+
+    /// Where the oldest frame is of the port of which most wait: who floods costs himself first.
+    #[cold]
+    fn oldest_of_most(&self) -> usize {
+        let mut counts = [0u16; PORTS];
+        let mut most = PortId::NONE;
+        for held in &self.frames {
+            counts[held.ingress.index() % PORTS] += 1;
+            if counts[held.ingress.index() % PORTS] > counts[most.index() % PORTS] {
+                most = held.ingress;
+            }
+        }
+        self.frames.iter().position(|held| held.ingress == most).unwrap_or_default()
+    }
+
+    /// Takes out the oldest frame for which what it wants is known, if anything is new: `news` is a
+    /// number that changes whenever something becomes known, read before `is_known` looks.
+    pub(crate) fn take_known(
+        &mut self,
+        news: u64,
+        is_known: impl Fn(&W) -> bool,
+    ) -> Option<Held<W>> {
+        if self.frames.is_empty() || self.looked_at == news {
             return None;
         }
-        let known = |held: &Held| {
-            let (link, address) = held.wanted;
-            tables.neighbours.on(link, address).is_some()
-        };
-        match self.frames.iter().position(known) {
-            Some(at) => self.frames.remove(at),
+        match self.frames.iter().position(|held| is_known(&held.wanted)) {
+            Some(at) => self.take(at),
             None => {
-                self.generation = tables.generation;
+                self.looked_at = news;
                 None
             }
         }
     }
 
     /// Takes out one frame that has waited too long.
-    pub(crate) fn take_old(&mut self, now_ms: u64) -> Option<Held> {
-        let is_old = |held: &mut Held| now_ms.saturating_sub(held.since_ms) > PATIENCE_MS;
-        self.frames.pop_front_if(is_old)
+    pub(crate) fn take_old(&mut self, now_ms: u64) -> Option<Held<W>> {
+        let since = self.frames.front()?.since_ms;
+        (now_ms.saturating_sub(since) > self.limits.patience_ms).then(|| self.take(0))?
+    }
+
+    fn take(&mut self, at: usize) -> Option<Held<W>> {
+        let held = self.frames.remove(at)?;
+        self.bytes -= held.frame.len();
+        Some(held)
     }
 }
 
@@ -89,16 +157,15 @@ impl Hold {
 mod tests {
     use super::*;
     use af_xdp::{LocalPool, Umem, UmemConfig};
-    use std::sync::Arc;
-    use tables::{Neighbour, Neighbours, SegmentId};
-    use wire::MacAddr;
+    use conntrack::Fragments;
+    use tables::SegmentId;
 
     fn pool() -> LocalPool {
         let config = UmemConfig { chunk: 2048, frames: 1024, huge_pages: false };
         Umem::new(&config).unwrap().pool()
     }
 
-    fn wanted(last: u8) -> (Link, [u8; 4]) {
+    fn wanted(last: u8) -> Wanted {
         (Link::Segment(SegmentId::new(1).unwrap()), [10, 0, 0, last])
     }
 
@@ -106,66 +173,109 @@ mod tests {
         PortId::new(number).unwrap()
     }
 
-    /// Tables of that generation in which these are known.
-    fn tables(generation: u64, known: &[u8]) -> Snapshot {
-        let mut neighbours = Neighbours::default();
-        for last in known {
-            let (_, address) = wanted(*last);
-            let at = Neighbour::At(MacAddr([2, 0, 0, 0, 0, *last]));
-            neighbours.insert(SegmentId::new(1).unwrap(), address, at);
+    fn datagram(id: u16) -> FlowKey {
+        Fragments::datagram([10, 0, 0, 3], [8, 8, 8, 8], id, 17, 1, 1)
+    }
+
+    /// Puts a frame of that length in; how many had to go, which are given back.
+    fn put<W: PartialEq>(
+        (pool, hold): (&mut LocalPool, &mut Hold<W>),
+        ingress: u16,
+        wanted: W,
+        length: usize,
+    ) -> Vec<u16> {
+        let mut frame = pool.take().unwrap();
+        assert!(frame.set_range(256, length));
+        hold.put(frame, port(ingress), wanted, 0);
+        let mut gone = Vec::new();
+        while let Some(held) = hold.take_excess() {
+            gone.push(held.ingress.get());
+            pool.give(held.frame);
         }
-        Snapshot { generation, neighbours: Arc::new(neighbours), ..Snapshot::default() }
+        gone
+    }
+
+    fn empty<W: PartialEq>(pool: &mut LocalPool, hold: &mut Hold<W>) {
+        while let Some(held) = hold.take_old(u64::MAX) {
+            pool.give(held.frame);
+        }
+        assert_eq!((hold.len(), hold.bytes), (0, 0));
     }
 
     #[test]
     fn frames_go_on_in_their_order_once_their_neighbour_is_known() {
-        let (mut pool, mut hold) = (pool(), Hold::default());
+        let (mut pool, mut hold) = (pool(), Hold::for_neighbours());
         for (ingress, last) in [(1, 7), (2, 8), (3, 7)] {
-            let frame = pool.take().unwrap();
-            assert!(hold.put(frame, port(ingress), wanted(last), 0).is_none());
+            assert!(put((&mut pool, &mut hold), ingress, wanted(last), 60).is_empty());
         }
-        assert!(hold.take_known(&tables(1, &[])).is_none());
-        let now = tables(2, &[7]);
-        let gone: Vec<_> = std::iter::from_fn(|| hold.take_known(&now)).collect();
+        assert!(hold.take_known(1, |_| false).is_none());
+        assert!(hold.take_known(1, |_| true).is_none(), "nothing is new");
+        let gone: Vec<_> =
+            std::iter::from_fn(|| hold.take_known(2, |it| *it == wanted(7))).collect();
         let ports: Vec<u16> = gone.iter().map(|held| held.ingress.get()).collect();
         assert_eq!((ports, hold.len()), (vec![1, 3], 1));
         gone.into_iter().for_each(|held| pool.give(held.frame));
-        let last = hold.take_known(&tables(3, &[8])).unwrap();
-        pool.give(last.frame);
+        empty(&mut pool, &mut hold);
     }
 
     #[test]
     fn a_neighbour_holds_so_many_and_all_together_not_more_than_there_is_room_for() {
-        let (mut pool, mut hold) = (pool(), Hold::default());
-        let mut out = 0;
-        for _ in 0..EACH + 3 {
-            let frame = pool.take().unwrap();
-            if let Some(oldest) = hold.put(frame, port(1), wanted(7), 0) {
-                out += 1;
-                pool.give(oldest.frame);
-            }
-        }
-        assert_eq!((hold.len(), out), (EACH, 3));
+        let (mut pool, mut hold) = (pool(), Hold::for_neighbours());
+        let (each, room) = (hold.limits.each, hold.limits.room);
+        let gone: usize =
+            (0..each + 3).map(|_| put((&mut pool, &mut hold), 1, wanted(7), 60).len()).sum();
+        assert_eq!((hold.len(), gone), (each, 3));
         for last in 8..=255 {
             for _ in 0..2 {
-                let frame = pool.take().unwrap();
-                if let Some(oldest) = hold.put(frame, port(1), wanted(last), 0) {
-                    pool.give(oldest.frame);
-                }
+                put((&mut pool, &mut hold), 1, wanted(last), 60);
             }
         }
-        assert_eq!(hold.len(), ROOM);
-        while let Some(held) = hold.take_old(PATIENCE_MS + 1) {
-            pool.give(held.frame);
+        assert_eq!(hold.len(), room);
+        empty(&mut pool, &mut hold);
+    }
+
+    #[test]
+    fn who_floods_makes_room_for_others_and_not_they_for_him() {
+        let (mut pool, mut hold) = (pool(), Hold::for_fragments());
+        put((&mut pool, &mut hold), 1, datagram(0), 60);
+        for id in 1..300 {
+            let gone = put((&mut pool, &mut hold), 2, datagram(id), 60);
+            assert!(gone.iter().all(|port| *port == 2), "{id}");
         }
+        assert_eq!(put((&mut pool, &mut hold), 1, datagram(0), 60), [2]);
+        assert_eq!(hold.len(), hold.limits.room);
+        empty(&mut pool, &mut hold);
+    }
+
+    #[test]
+    fn fragments_are_bounded_by_their_bytes_each_datagram_and_all_of_them() {
+        let (mut pool, mut hold) = (pool(), Hold::for_fragments());
+        let mut gone = 0;
+        for _ in 0..100 {
+            gone += put((&mut pool, &mut hold), 1, datagram(1), 1514).len();
+            assert!(hold.bytes <= hold.limits.each_bytes);
+        }
+        assert_eq!((hold.len(), gone), (48, 52), "72 kB of 1514 bytes");
+        for id in 0..300 {
+            put((&mut pool, &mut hold), 1, datagram(id), 1792);
+            assert!(hold.bytes <= hold.limits.bytes);
+        }
+        assert!(hold.len() > 200 && hold.len() < hold.limits.room);
+        empty(&mut pool, &mut hold);
+        // Not more than 64 of one, small as they may be.
+        for _ in 0..100 {
+            put((&mut pool, &mut hold), 1, datagram(1), 60);
+        }
+        assert_eq!(hold.len(), hold.limits.each);
+        empty(&mut pool, &mut hold);
     }
 
     #[test]
     fn nobody_waits_for_ever() {
-        let (mut pool, mut hold) = (pool(), Hold::default());
-        assert!(hold.put(pool.take().unwrap(), port(1), wanted(7), 1000).is_none());
-        assert!(hold.take_old(1000 + PATIENCE_MS).is_none());
-        let old = hold.take_old(1001 + PATIENCE_MS).unwrap();
+        let (mut pool, mut hold) = (pool(), Hold::for_fragments());
+        hold.put(pool.take().unwrap(), port(1), datagram(1), 1000);
+        assert!(hold.take_old(1000 + FRAGMENT_LIFE_MS).is_none());
+        let old = hold.take_old(1001 + FRAGMENT_LIFE_MS).unwrap();
         assert_eq!((old.ingress, hold.len()), (port(1), 0));
         pool.give(old.frame);
     }

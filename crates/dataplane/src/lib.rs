@@ -11,11 +11,15 @@ mod gauges;
 mod hold;
 mod link;
 mod mesh;
+mod pieces;
+mod pools;
 mod punt;
+mod resume;
 mod worker;
 
 pub use epoch::Epoch;
 pub use gauges::Gauges;
 pub use link::{Link, NicWay};
 pub use mesh::{Bell, Corner, mesh};
+pub use pools::Pools;
 pub use worker::{Parts, Shared, Tuning, Worker, now};

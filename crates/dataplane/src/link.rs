@@ -3,6 +3,9 @@
 use af_xdp::{Frame, LocalPool, Socket};
 use tables::PortId;
 
+use crate::pieces::Pieces;
+use crate::pools::Pools;
+
 /// Where frames of a socket come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -27,6 +30,7 @@ pub struct Link {
     pub(crate) socket: Socket,
     pub(crate) source: Source,
     pub(crate) outbox: Vec<Frame>,
+    pub(crate) pieces: Pieces,
     pub(crate) errors: u64,
     limit: usize,
 }
@@ -44,9 +48,16 @@ impl Link {
         Self::new(socket, Source::Nic(port), ring)
     }
 
+    /// Whether packets may be longer than a frame.
+    #[must_use]
+    pub fn takes_pieces(&self) -> bool {
+        self.socket.pieces()
+    }
+
     fn new(socket: Socket, source: Source, ring: usize) -> Self {
         // A ring's worth of frames may wait behind a full ring; more is refused at the door.
-        Self { socket, source, outbox: Vec::with_capacity(ring), errors: 0, limit: ring }
+        let outbox = Vec::with_capacity(ring);
+        Self { socket, source, outbox, pieces: Pieces::default(), errors: 0, limit: ring }
     }
 
     /// Queues a frame; gives it back where a whole ring of them waits already.
@@ -57,6 +68,16 @@ impl Link {
         }
         self.outbox.push(frame);
         Ok(())
+    }
+
+    /// Queues the packet of a large frame, in as many small ones as it fills; gives it back where
+    /// not all of them have room, or the socket takes no pieces.
+    pub(crate) fn queue_pieces(&mut self, frame: Frame, pools: &mut Pools) -> Result<(), Frame> {
+        let count = frame.len().div_ceil(self.socket.umem().chunk() as usize);
+        if self.outbox.len() + count > self.limit || (count > 1 && !self.socket.pieces()) {
+            return Err(frame);
+        }
+        pools.split(frame, &mut self.outbox)
     }
 
     /// Sends what waits and collects what has been sent.

@@ -31,8 +31,8 @@ pub(crate) fn to_host(frame: &mut Frame, port: PortId) -> bool {
     push(frame, port.get() | TO_HOST)
 }
 
-/// The port a frame bound for the punt link names.
-pub(crate) fn egress(frame: &Frame) -> Option<PortId> {
+/// The port a frame on the punt link names.
+pub(crate) fn named(frame: &Frame) -> Option<PortId> {
     let (_, tci) = vlan::outer(frame.bytes())?;
     PortId::new(tci & vlan::VID_MASK)
 }

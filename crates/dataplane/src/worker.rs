@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use af_xdp::{Frame, LocalPool};
+use af_xdp::Frame;
 use arrayvec::ArrayVec;
-use conntrack::{Cursor, Table, Timeouts};
+use conntrack::{Cursor, FlowKey, Fragments, Table, Timeouts};
 use crossbeam::channel::Sender;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
-use pipeline::{Counters, DropReason, Learner, Limiter, Notice, Packet, Pipeline, Verdict};
+use pipeline::{Asked, Counters, DropReason, Learner, Limiter, Notice, Packet, Pipeline, Verdict};
 use tables::{PortId, Reader, Snapshot};
 
 use crate::dispatch::refresh;
-use crate::hold::Hold;
+use crate::hold::{Hold, Wanted};
 use crate::link::Source;
-use crate::{Corner, Gauges, Link, NicWay, punt};
+use crate::{Corner, Gauges, Link, NicWay, Pools, punt};
 
 /// Largest batch; larger ones only evict from the cache what they are about to use.
 pub(crate) const BATCH: usize = 32;
@@ -26,10 +26,13 @@ pub(crate) const BATCH: usize = 32;
 const SOCKETS: usize = 64;
 /// How long a worker sleeps at most: what needs time to pass (expiry) happens this often.
 const NAP_MS: u16 = 100;
-/// The same while frames wait for a neighbour.
+/// The same while frames wait for a neighbour, or for a fragment that another worker may get.
 const HELD_NAP_MS: u16 = 2;
-/// A whole sweep of the table takes about so long.
+/// A whole sweep of the table takes about so long; of a smaller one as many lines a second are
+/// looked at as of that for 250,000 connections, so that what has happened to them is known sooner.
 const SWEEP_MS: u64 = 20_000;
+const SWEEP_LEAST_MS: u64 = 1_000;
+const SWEEP_LINES_A_MS: u64 = 52;
 /// Lines swept in one turn: enough to be worth it, few enough that frames do not wait for it.
 const SWEEP_LEAST: u64 = 64;
 const SWEEP_MOST: u64 = 8192;
@@ -50,8 +53,12 @@ pub struct Tuning {
 pub struct Shared {
     /// The connections.
     pub flows: Arc<Table>,
+    /// The datagrams that come in fragments.
+    pub fragments: Arc<Fragments>,
     /// Where notices go; a full channel loses them, and a later packet tells again.
     pub notices: Sender<Notice>,
+    /// Where DHCP requests go, likewise: their client asks again.
+    pub asked: Sender<Asked>,
     /// Wakes the control thread; not blocking.
     pub wake: Arc<UnixDatagram>,
     /// Ends the workers.
@@ -79,8 +86,8 @@ pub struct Parts {
     pub counters: Arc<Counters>,
     /// Where its frames are.
     pub gauges: Arc<Gauges>,
-    /// Its cache of free frames.
-    pub pool: LocalPool,
+    /// Its caches of free frames.
+    pub pools: Pools,
     /// How it works.
     pub tuning: Tuning,
     /// What it shares.
@@ -102,15 +109,19 @@ pub(crate) struct Engine {
     pub(crate) nics: Vec<NicWay>,
     pub(crate) corner: Corner,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) pool: LocalPool,
+    pub(crate) pools: Pools,
     gauges: Arc<Gauges>,
     learner: Learner,
     limiter: Limiter,
-    pub(crate) hold: Hold,
+    pub(crate) hold: Hold<Wanted>,
+    /// Fragments whose first has not come.
+    pub(crate) late: Hold<FlowKey>,
+    /// The datagrams of those of a batch, in their order.
+    pub(crate) names: ArrayVec<FlowKey, BATCH>,
     pub(crate) now_ms: u64,
-    frames: Vec<Frame>,
+    pub(crate) frames: Vec<Frame>,
     tuning: Tuning,
-    shared: Shared,
+    pub(crate) shared: Shared,
     sweep: Sweep,
     told_gauges: u64,
 }
@@ -157,11 +168,13 @@ impl Worker {
             nics: parts.nics,
             corner: parts.corner,
             counters: parts.counters,
-            pool: parts.pool,
+            pools: parts.pools,
             gauges: parts.gauges,
             learner: Learner::default(),
             limiter: Limiter::default(),
-            hold: Hold::default(),
+            hold: Hold::for_neighbours(),
+            late: Hold::for_fragments(),
+            names: ArrayVec::new(),
             now_ms: now_ms(),
             frames: Vec::with_capacity(BATCH),
             tuning: parts.tuning,
@@ -195,14 +208,29 @@ impl Worker {
             }
         }
         self.engine.corner.epoch.sleep();
+        self.engine.close();
     }
 }
 
 impl Engine {
+    /// Gives back every frame that is not in a ring: the sockets' memory is used on.
+    fn close(&mut self) {
+        while let Some(handed) = self.corner.take() {
+            self.pools.give(handed.frame);
+        }
+        self.forget_old(u64::MAX);
+        for link in &mut self.links {
+            link.pieces.give_up(&mut self.pools);
+            for frame in link.outbox.drain(..) {
+                self.pools.give(frame);
+            }
+        }
+    }
+
     /// Fills the receive rings before the first frame.
     fn prime(&mut self) {
         for link in &mut self.links {
-            link.refill(&mut self.pool);
+            link.refill(self.pools.small());
         }
     }
 
@@ -215,8 +243,8 @@ impl Engine {
         }
         handled += self.collect();
         for link in &mut self.links {
-            link.flush(&mut self.pool);
-            link.refill(&mut self.pool);
+            link.flush(self.pools.small());
+            link.refill(self.pools.small());
         }
         self.corner.wake();
         self.sweep(tables, now_ms);
@@ -239,6 +267,13 @@ impl Engine {
             return 0;
         }
         let source = link.source;
+        link.pieces.join(&mut self.frames, &mut self.pools, |beginning| {
+            let port = match source {
+                Source::Nic(port) => port,
+                Source::Punt => punt::named(beginning).unwrap_or(PortId::NONE),
+            };
+            self.counters.dropped(port, DropReason::NoMemory);
+        });
         let mut frames = std::mem::take(&mut self.frames);
         self.handle(source, &mut frames, tables);
         self.frames = frames;
@@ -246,35 +281,16 @@ impl Engine {
     }
 
     /// Takes frames through the pipeline and sends every one on its way.
-    fn handle(&mut self, source: Source, frames: &mut Vec<Frame>, tables: &Snapshot) {
+    pub(crate) fn handle(&mut self, source: Source, frames: &mut Vec<Frame>, tables: &Snapshot) {
         let outcomes = self.forward(source, frames, tables);
         for (mut frame, (ingress, verdict, head, len)) in frames.drain(..).zip(outcomes) {
             // The pipeline moved the frame within its chunk: the range is the chunk's.
             if frame.set_range(head, len) {
                 self.dispatch(frame, ingress, verdict, tables);
             } else {
-                self.pool.give(frame);
+                self.pools.give(frame);
             }
         }
-    }
-
-    /// Takes up frames that waited and need not any more.
-    fn resume(&mut self, tables: &Snapshot) -> usize {
-        let mut resumed = 0;
-        while resumed < BATCH
-            && let Some(held) = self.hold.take_known(tables)
-        {
-            let mut frames = std::mem::take(&mut self.frames);
-            frames.push(held.frame);
-            self.handle(Source::Nic(held.ingress), &mut frames, tables);
-            self.frames = frames;
-            resumed += 1;
-        }
-        while let Some(old) = self.hold.take_old(self.now_ms) {
-            self.counters.dropped(old.ingress, DropReason::Unresolved);
-            self.pool.give(old.frame);
-        }
-        resumed
     }
 
     fn forward(
@@ -295,9 +311,11 @@ impl Engine {
             let (head, len) = (frame.head(), frame.len());
             packets.push(Packet::new(frame.chunk_mut(), head, len, ingress));
         }
+        self.names.clear();
         let mut pipeline = Pipeline {
             tables,
             flows: &self.shared.flows,
+            fragments: &self.shared.fragments,
             now: (self.now_ms / 1000) as u32,
             now_ms: self.now_ms,
             counters: &self.counters,
@@ -305,11 +323,15 @@ impl Engine {
             limiter: &mut self.limiter,
         };
         pipeline.forward(&mut packets);
+        let names = &mut self.names;
         packets
             .iter()
             .map(|packet| {
                 let (head, len) = packet.range();
                 let verdict = packet.verdict.expect("forward gives every packet its verdict");
+                if verdict == Verdict::Wait {
+                    names.push(packet.key);
+                }
                 (packet.ingress, verdict, head, len)
             })
             .collect()
@@ -323,7 +345,7 @@ impl Engine {
             taken += 1;
             match self.nics.get(usize::from(handed.nic)) {
                 Some(NicWay::Own(at)) => self.queue(*at, handed.frame),
-                _ => self.pool.give(handed.frame),
+                _ => self.pools.give(handed.frame),
             }
         }
         taken
@@ -331,7 +353,8 @@ impl Engine {
 
     /// Walks on through this worker's share of the table, as far as the time that passed asks.
     fn sweep(&mut self, tables: &Snapshot, now_ms: u64) {
-        let due = (now_ms - self.sweep.last_ms) * self.sweep.share / SWEEP_MS;
+        let whole = (self.sweep.share / SWEEP_LINES_A_MS).clamp(SWEEP_LEAST_MS, SWEEP_MS);
+        let due = (now_ms - self.sweep.last_ms) * self.sweep.share / whole;
         if due < SWEEP_LEAST {
             return;
         }
@@ -348,6 +371,9 @@ impl Engine {
         for notice in self.learner.notices() {
             told |= self.shared.notices.try_send(notice).is_ok();
         }
+        for request in self.learner.asked() {
+            told |= self.shared.asked.try_send(request).is_ok();
+        }
         if told {
             // Does not block; fails only when it is full, and then the other end is awake anyway.
             let _ = self.shared.wake.send(&[1]);
@@ -363,17 +389,22 @@ impl Engine {
                 *total += here as usize;
             }
         }
-        let outboxes: usize = self.links.iter().map(|link| link.outbox.len()).sum();
-        Gauges::set(&self.gauges.live_lines, self.sweep.cursor.live() as usize);
+        let waiting = |link: &Link| link.outbox.len() + link.pieces.len();
+        let links: usize = self.links.iter().map(waiting).sum();
         let errors: u64 = self.links.iter().map(|link| link.errors).sum();
         self.gauges.errors.store(errors, Relaxed);
-        Gauges::set(&self.gauges.free, self.pool.len());
+        // What finds no frame is among rx_dropped already.
+        let lost = self.links.iter().filter_map(|link| link.socket.statistics().ok());
+        let lost = lost.map(|socket| socket.rx_dropped + socket.rx_ring_full).sum();
+        self.gauges.rx_full.store(lost, Relaxed);
+        Gauges::set(&self.gauges.free, self.pools.len());
         Gauges::set(&self.gauges.fill, sum[0]);
         Gauges::set(&self.gauges.rx, sum[1]);
         Gauges::set(&self.gauges.tx, sum[2]);
         Gauges::set(&self.gauges.completion, sum[3]);
         Gauges::set(&self.gauges.kernel, sum[4]);
-        Gauges::set(&self.gauges.in_flight, outboxes + self.corner.waiting() + self.hold.len());
+        let held = self.hold.len() + self.late.len();
+        Gauges::set(&self.gauges.in_flight, links + self.corner.waiting() + held);
     }
 
     /// Waits for a frame, a handed-over frame or the next nap's end.
@@ -390,7 +421,7 @@ impl Engine {
         }
         // A full transmit ring empties without an event of ours, and a neighbour becomes known
         // without one: look again soon.
-        let timeout = match (stuck, self.hold.len()) {
+        let timeout = match (stuck, self.hold.len() + self.late.len()) {
             (true, _) => 1,
             (false, 1..) => HELD_NAP_MS,
             (false, 0) => NAP_MS,

@@ -5,8 +5,8 @@ use std::os::fd::AsFd as _;
 
 use crate::error::Error;
 use crate::ethtool::Ethtool;
-use crate::hooks::Site;
-use crate::layout::Node;
+use crate::hooks::{Site, XdpPrograms};
+use crate::layout::{Node, PORT_IS_PUBLIC};
 use crate::notes::Notes;
 use crate::pins::LinkKind;
 use crate::ports::{PortKind, put};
@@ -124,12 +124,14 @@ impl Kernel {
             },
         };
         self.settle_on(port, on, attached.how)?;
+        self.watch_host(on, row.flags & PORT_IS_PUBLIC != 0)?;
         tracing::info!(interface = name, how = %attached.how, why = attached.why, "attached");
         Ok(attached)
     }
 
-    /// Attaches the two ends of the punt link, and detaches what earlier runs attached and this
-    /// one did not. Every port that is there has to be attached before.
+    /// Attaches the two ends of the punt link. If the table of an earlier run is continued, before
+    /// the ports: programs of that run name them by the same numbers, and what they send up is
+    /// served. Else behind them, and behind [`Kernel::settle`].
     ///
     /// The offloads of the near end that AF_XDP cannot do without are switched off. The number
     /// of queues has to be right by now.
@@ -142,10 +144,12 @@ impl Kernel {
         far: Interface<'_>,
     ) -> Result<Attached, Error> {
         nic::offloads_off(near.name, &PUNT_OFFLOADS)?;
-        self.settle([near.index, far.index])?;
         let how = self.site(near).attach_tc(self.programs.deliver.as_fd(), self.tcx)?;
+        // What XDP lets by there must not meet the stack.
+        self.site(far).attach_tc(self.programs.answer.as_fd(), self.tcx)?;
         let program = self.programs.punt.as_fd();
-        let xdp = self.site(far).attach_xdp(program, XdpMode::Native)?;
+        let programs = XdpPrograms { native: program, generic: program };
+        let xdp = self.site(far).attach_xdp(programs, XdpMode::Native)?;
         self.attached.insert(near.index, how);
         self.attached.insert(far.index, xdp);
         put(&self.maps.punts, "punts", &0u32, &near.index)?;
@@ -185,7 +189,9 @@ impl Kernel {
         site.refuse_foreign_xdp()?;
         let had_tc = site.has_tc()?;
         self.forward_tc(on)?;
-        let attached = site.attach_xdp(self.programs.forward_xdp.as_fd(), mode);
+        let (native, generic) = (&self.programs.forward_xdp, &self.programs.forward_whole);
+        let programs = XdpPrograms { native: native.as_fd(), generic: generic.as_fd() };
+        let attached = site.attach_xdp(programs, mode);
         if attached.is_err() && !had_tc {
             site.detach_tc()?;
         }
@@ -206,8 +212,29 @@ impl Kernel {
         Ok(())
     }
 
-    /// Detaches what earlier runs attached or changed and this one does not use, but for `kept`.
-    fn settle(&self, kept: [u32; 2]) -> Result<(), Error> {
+    /// On a public NIC, which the host shares, notes what the host asks.
+    fn watch_host(&self, on: Interface<'_>, is_public: bool) -> Result<(), Error> {
+        let site = self.site(on);
+        if !is_public {
+            return site.detach(LinkKind::Egress);
+        }
+        if !site.attach_egress(self.programs.note.as_fd(), self.tcx)? {
+            tracing::info!(
+                interface = on.name,
+                "without TCX (6.6) answers to the host's pings go to the tenant that asks the same \
+                 with the same identifier"
+            );
+        }
+        Ok(())
+    }
+
+    /// Detaches what earlier runs attached or changed and this one does not use, but for the ends of
+    /// the punt link. Every port that is there has to be attached before.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn settle(&self, near: u32, far: u32) -> Result<(), Error> {
+        let kept = [near, far];
         let notes = Notes(&self.maps.nics);
         let linked = self.pins.links()?.into_iter().map(|(index, _)| index);
         let mut indexes: Vec<u32> = notes.all()?.into_iter().map(|(index, _)| index).collect();

@@ -58,7 +58,7 @@ impl KernelDrop {
     }
 }
 
-/// What the programs counted on a port since start, all CPUs together. A GSO packet counts as
+/// What the programs counted on a port since the first start, all CPUs together. A GSO packet counts as
 /// the frames it is on the wire; its bytes are those of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounters {
@@ -78,6 +78,8 @@ pub struct PortCounters {
     pub tx_bytes: u64,
     /// Of `tx_packets` those that XDP redirected.
     pub tx_xdp: u64,
+    /// Questions from it that programs answered while no daemon ran.
+    pub answered: u64,
     /// Frames dropped, by [`KernelDrop`].
     pub drops: [u64; DROPS],
 }
@@ -98,6 +100,7 @@ impl PortCounters {
         self.tx_packets += row.tx_packets;
         self.tx_bytes += row.tx_bytes;
         self.tx_xdp += row.tx_xdp;
+        self.answered += row.answered;
         for (sum, drops) in self.drops.iter_mut().zip(row.drops) {
             *sum += drops;
         }

@@ -32,6 +32,15 @@ pub fn has_left_pins(node: &str) -> Result<bool, Error> {
     Ok(Pins::of(node)?.exist())
 }
 
+/// Makes sure that no daemon of this node runs.
+///
+/// # Errors
+/// One does; or the name is not fit for a directory.
+pub fn is_idle(node: &str) -> Result<(), Error> {
+    pins::check_node(node)?;
+    Lock::take(node).map(Lock::remove)
+}
+
 /// Takes a node's programs, links and pins away and puts its NICs back as they were, with no
 /// daemon running. What cannot be undone is told and does not stop the rest. The links that the
 /// daemon made are not this crate's.
@@ -113,7 +122,7 @@ pub(crate) fn interface(pins: &Pins, notes: Notes<'_>, index: u32) -> Result<Str
 fn links(pins: &Pins, index: u32) -> Result<String, Error> {
     let name = Ethtool::open().and_then(|ethtool| ethtool.name(index));
     let name = name.unwrap_or_else(|_| format!("interface {index} (gone)"));
-    for kind in [LinkKind::Xdp, LinkKind::Tc] {
+    for kind in [LinkKind::Xdp, LinkKind::Tc, LinkKind::Egress] {
         let path = pins.link(kind, index);
         let doing = || format!("{name}: cannot detach {}", path.display());
         if let Some(link) = Link::open(&path).doing(doing)? {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::layout::LAYOUT;
+
 /// Why the kernel side could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,6 +49,17 @@ pub enum Error {
         look: String,
         /// Command that removes it.
         remove: String,
+    },
+    /// The connections of an earlier run are kept in a way this version does not read.
+    #[error(
+        "the connections of node {node} are in a table of layout {found}, and this version has \
+         layout {LAYOUT}: start the version that left them, or end them with trunkline detach"
+    )]
+    Layout {
+        /// The node.
+        node: String,
+        /// Layout of the table that is there.
+        found: u32,
     },
     /// What was asked for cannot be had on this interface.
     #[error("{interface}: {why}")]

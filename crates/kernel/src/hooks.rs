@@ -21,9 +21,26 @@ pub(crate) struct Site<'a> {
     pub(crate) notes: Notes<'a>,
 }
 
+/// What is attached as XDP, in either mode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct XdpPrograms<'a> {
+    pub(crate) native: BorrowedFd<'a>,
+    pub(crate) generic: BorrowedFd<'a>,
+}
+
+impl<'a> XdpPrograms<'a> {
+    fn of(self, generic: bool) -> BorrowedFd<'a> {
+        if generic { self.generic } else { self.native }
+    }
+}
+
 impl Site<'_> {
     /// Attaches an XDP program. With [`XdpMode::Auto`] one of ours keeps its mode.
-    pub(crate) fn attach_xdp(&self, program: BorrowedFd<'_>, mode: XdpMode) -> Result<How, Error> {
+    pub(crate) fn attach_xdp(
+        &self,
+        programs: XdpPrograms<'_>,
+        mode: XdpMode,
+    ) -> Result<How, Error> {
         let doing = || format!("{}: cannot attach an XDP program", self.on.name);
         let there = link::xdp_on(self.on.index).doing(doing)?;
         let ours = self.ours(LinkKind::Xdp).doing(doing)?;
@@ -31,17 +48,17 @@ impl Site<'_> {
             (Some((id, generic)), Some(link)) if link.info().doing(doing)?.program == id => {
                 let how = if generic { How::XdpGeneric } else { How::XdpNative };
                 if mode == XdpMode::Auto || (mode == XdpMode::Generic) == generic {
-                    link.update(program).doing(doing)?;
+                    link.update(programs.of(generic)).doing(doing)?;
                     return Ok(how);
                 }
-                return self.change_mode(&link, program, generic);
+                return self.change_mode(&link, programs, generic);
             }
             (Some((id, _)), _) => return Err(self.foreign_xdp(id)),
             // Whatever the pin holds is not on this interface.
             (None, Some(link)) => link.detach().doing(doing)?,
             (None, None) => {}
         }
-        self.create_xdp(program, mode)
+        self.create_xdp(programs, mode)
     }
 
     /// Attaches in the other mode than the link's. A link keeps its mode, and native and generic
@@ -50,7 +67,7 @@ impl Site<'_> {
     fn change_mode(
         &self,
         old: &Link,
-        program: BorrowedFd<'_>,
+        programs: XdpPrograms<'_>,
         generic: bool,
     ) -> Result<How, Error> {
         let doing = || format!("{}: cannot detach an XDP program", self.on.name);
@@ -59,15 +76,16 @@ impl Site<'_> {
             false => (XdpMode::Native, XdpMode::Generic),
         };
         old.detach().doing(doing)?;
-        let changed = self.create_xdp(program, wanted);
+        let changed = self.create_xdp(programs, wanted);
         if changed.is_err() {
-            self.create_xdp(program, before)?;
+            self.create_xdp(programs, before)?;
         }
         changed
     }
 
-    fn create_xdp(&self, program: BorrowedFd<'_>, mode: XdpMode) -> Result<How, Error> {
-        let create = |generic| Link::create(program, self.on.index, LinkKind::Xdp, generic);
+    fn create_xdp(&self, programs: XdpPrograms<'_>, mode: XdpMode) -> Result<How, Error> {
+        let create =
+            |generic| Link::create(programs.of(generic), self.on.index, LinkKind::Xdp, generic);
         let (link, how) = match mode {
             XdpMode::Generic => (create(true), How::XdpGeneric),
             XdpMode::Native => (create(false), How::XdpNative),
@@ -125,6 +143,25 @@ impl Site<'_> {
         }
         self.detach_clsact()?;
         Ok(How::Tcx)
+    }
+
+    /// Attaches a tc program that looks at what leaves, beside whatever others do; false where the
+    /// kernel has no TCX.
+    pub(crate) fn attach_egress(&self, program: BorrowedFd<'_>, tcx: bool) -> Result<bool, Error> {
+        let doing = || format!("{}: cannot attach a tc program (egress)", self.on.name);
+        if !tcx || link::tcx_on(self.on.index).doing(doing)?.is_none() {
+            self.detach(LinkKind::Egress)?;
+            return Ok(false);
+        }
+        match self.ours(LinkKind::Egress).doing(doing)? {
+            Some(link) => link.update(program).doing(doing)?,
+            None => {
+                let link = Link::create(program, self.on.index, LinkKind::Egress, false);
+                let path = self.pins.link(LinkKind::Egress, self.on.index);
+                self.pins.put(link.doing(doing)?.as_fd(), &path)?;
+            }
+        }
+        Ok(true)
     }
 
     fn attach_clsact(&self, program: BorrowedFd<'_>) -> Result<(), Error> {

@@ -47,15 +47,24 @@ pub(crate) const PORT_PEER: u32 = 1;
 pub(crate) const PORT_IS_PUBLIC: u32 = 2;
 /// XDP may redirect to it.
 pub(crate) const PORT_TAKES_XDP: u32 = 4;
+pub(crate) const PORT_LONG: u32 = 8;
+pub(crate) const PORT_WALLED: u32 = 16;
+
+/// IPv6 addresses of a VM that the programs are told; from others its packets go up to the workers.
+pub const TOLD: usize = 4;
+
 pub(crate) const SEGMENT_UP: u32 = 1;
 pub(crate) const SEGMENT_GATEWAY: u32 = 2;
 pub(crate) const SEGMENT_TAKEN_UP: u32 = 4;
+pub(crate) const SEGMENT_BEFORE: u32 = 8;
 
 /// Numbers of next hops.
 pub const HOPS: u32 = 65_536;
 
 /// Prefixes of the public side.
 pub const OWNED: u32 = 65_536;
+/// UDP ports of SNAT addresses that lead to VMs.
+pub const FORWARDS: u32 = 4096;
 pub(crate) const OWNED_SNAT: u32 = 1;
 pub(crate) const OWNED_FLOAT: u32 = 2;
 pub(crate) const OWNED_NETWORK: u32 = 3;
@@ -76,9 +85,9 @@ pub(crate) const MADE_QDISC: u16 = 32;
 
 pub(crate) const RESERVED_BYTES: usize = 8192;
 
-/// What the maps and lines look like. Grows with every change that an older daemon or program
-/// would misread.
-pub const LAYOUT: u32 = 3;
+/// What lines look like, and the maps that a run has from the one before. Grows with every change
+/// that another version would misread.
+pub const LAYOUT: u32 = 5;
 
 /// A row of `ports`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -121,6 +130,15 @@ pub(crate) struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
+/// A row of `tolds`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Told {
+    pub(crate) address: [[u8; 16]; TOLD],
+}
+
+const _: () = assert!(size_of::<Told>() == 16 * TOLD);
+
 /// A row of `places`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -138,10 +156,14 @@ pub(crate) struct Segment {
     pub(crate) zone: u16,
     pub(crate) vlan: u16,
     pub(crate) flags: u32,
+    pub(crate) gateway: [u8; 4],
+    pub(crate) before: [u8; 6],
+    pub(crate) spare: u16,
 }
 
-const _: () = assert!(size_of::<Segment>() == 8 && offset_of!(Segment, vlan) == 2);
-const _: () = assert!(offset_of!(Segment, flags) == 4);
+const _: () = assert!(size_of::<Segment>() == 20 && offset_of!(Segment, vlan) == 2);
+const _: () = assert!(offset_of!(Segment, flags) == 4 && offset_of!(Segment, gateway) == 8);
+const _: () = assert!(offset_of!(Segment, before) == 12);
 
 /// A row of `hops`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -163,6 +185,17 @@ pub(crate) struct OwnedKey {
 
 const _: () = assert!(size_of::<OwnedKey>() == 8 && offset_of!(OwnedKey, address) == 4);
 
+/// A key of `forwards`.
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct ForwardKey {
+    pub(crate) address: [u8; 4],
+    pub(crate) port: [u8; 2],
+    pub(crate) spare: u16,
+}
+
+const _: () = assert!(size_of::<ForwardKey>() == 8 && offset_of!(ForwardKey, port) == 4);
+
 /// A row of `counters`, one for each CPU.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -175,12 +208,13 @@ pub(crate) struct Counters {
     pub(crate) tx_packets: u64,
     pub(crate) tx_bytes: u64,
     pub(crate) tx_xdp: u64,
+    pub(crate) answered: u64,
     pub(crate) drops: [u64; DROPS],
 }
 
-const _: () = assert!(size_of::<Counters>() == (8 + DROPS) * 8);
+const _: () = assert!(size_of::<Counters>() == (9 + DROPS) * 8);
 const _: () = assert!(offset_of!(Counters, replayed) == 32 && offset_of!(Counters, tx_xdp) == 56);
-const _: () = assert!(offset_of!(Counters, drops) == 64);
+const _: () = assert!(offset_of!(Counters, answered) == 64 && offset_of!(Counters, drops) == 72);
 
 /// The row of `settings`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -275,11 +309,16 @@ mod tests {
             ("PORT_PEER", PORT_PEER.into()),
             ("PORT_IS_PUBLIC", PORT_IS_PUBLIC.into()),
             ("PORT_TAKES_XDP", PORT_TAKES_XDP.into()),
+            ("PORT_LONG", PORT_LONG.into()),
+            ("PORT_WALLED", PORT_WALLED.into()),
+            ("TOLD", TOLD as u64),
             ("SEGMENT_UP", SEGMENT_UP.into()),
             ("SEGMENT_GATEWAY", SEGMENT_GATEWAY.into()),
             ("SEGMENT_TAKEN_UP", SEGMENT_TAKEN_UP.into()),
+            ("SEGMENT_BEFORE", SEGMENT_BEFORE.into()),
             ("HOPS", HOPS.into()),
             ("OWNED", OWNED.into()),
+            ("FORWARDS", FORWARDS.into()),
             ("OWNED_SNAT", OWNED_SNAT.into()),
             ("OWNED_FLOAT", OWNED_FLOAT.into()),
             ("OWNED_NETWORK", OWNED_NETWORK.into()),

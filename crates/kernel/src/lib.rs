@@ -1,21 +1,25 @@
 //! Loads, pins and attaches the BPF programs of `bpf/`, and owns their maps.
 //!
 //! `forward` sits on every port, as XDP or tc, and sends up what workers must see; `punt` and
-//! `deliver` sit at the two ends of the punt link. All of it outlives the daemon: programs, links,
-//! maps and changed NIC settings stay until [`detach_all`] takes them away, and each
-//! [`Kernel::start`] puts new ones in the place of the last one's without a gap.
+//! `deliver` sit at the two ends of the punt link, and `answer`, for when nobody is there. All of
+//! it outlives the daemon: programs, links, maps and changed NIC settings stay until
+//! [`detach_all`] takes them away, and each [`Kernel::start`] puts new programs in the place of the
+//! last one's without a gap, over the same
+//! table of connections ([`Left`]).
 //!
 //! It decides nothing about packets, makes no interface and reads no configuration. Interfaces
 //! are those of the network namespace of the thread that calls; a [`Kernel`] is one thread's.
 //!
 //! The order at start: what is ours (`set_owned`, `set_segment`), the ports (`set_port`,
-//! `set_vlan`, `prepare_nic`, `attach`), then the punt link, last, because whatever an earlier run
-//! left on other interfaces is detached with it: old programs name ports by old numbers.
+//! `set_vlan`, `prepare_nic`, `attach`), then `settle`, which detaches what an earlier run left on
+//! other interfaces, then the punt link, last, because old programs name ports by old numbers; but
+//! first, where the table of that run is continued and the numbers are the same.
 //!
 //! ```no_run
 //! use kernel::{Hook, Interface, Kernel, PortEntry, PortKind, Settings, XdpMode};
 //!
-//! let settings = Settings { lines: 1 << 20, hash_key: 7, tcx: true, replays: true };
+//! let (lines, hash_key) = (1 << 20, 7);
+//! let settings = Settings { lines, hash_key, tcx: true, replays: true, continues: None };
 //! let mut kernel = Kernel::start("left", &settings)?;
 //! let vif = PortEntry {
 //!     number: 1,
@@ -25,6 +29,8 @@
 //!     segment: 1,
 //!     stamp: 1,
 //!     station: [0xfa, 0x16, 0x3e, 0, 0, 1],
+//!     walled: true,
+//!     ipv6: [[0; 16]; kernel::TOLD],
 //!     takes_xdp: false,
 //!     mtu: 1500,
 //!     peer: true,
@@ -38,7 +44,9 @@
 //! let attached = kernel.attach(1, "vnet1", Hook::Auto, XdpMode::Auto)?;
 //! println!("vnet1: {} ({})", attached.how, attached.why); // tcx (…)
 //! let (near, far) = (Interface::new(2, "tl-punt0"), Interface::new(3, "tl-punt1"));
+//! kernel.settle(near.index, far.index)?;
 //! kernel.attach_punt(near, far)?;
+//! kernel.keep_table()?;
 //! println!("{:?}", kernel.counters(1)?);
 //! # Ok::<(), kernel::Error>(())
 //! ```
@@ -77,20 +85,22 @@ use conntrack::Line;
 
 pub use attach::{Attached, Hook, How, XdpMode};
 pub use counters::{KernelDrop, PortCounters};
-pub use detach::{Report, detach_all, has_left_pins};
+pub use detach::{Report, detach_all, has_left_pins, is_idle};
 pub use error::Error;
 pub use layout::{
-    HOPS, LAYOUT, NICS, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER, TAG_TO_HOST,
-    VLANS,
+    FORWARDS, HOPS, LAYOUT, NICS, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER,
+    TAG_TO_HOST, TOLD, VLANS,
 };
-pub use memory::TableHeader;
+pub use link::attach_tcx;
+pub use memory::{Left, TableHeader, left_lines, left_table};
 pub use nic::Changes;
 pub use owned::{Owned, Prefix};
 pub use ports::{PortEntry, PortKind};
 pub use segments::SegmentEntry;
-pub use sender::PuntSender;
+pub use sender::{FrameSender, PuntSender};
 
 use load::{Maps, Programs};
+use memory::Pinned;
 use pins::{Lock, Pins};
 
 /// An interface of this network namespace.
@@ -121,17 +131,23 @@ pub struct Settings {
     pub tcx: bool,
     /// The programs replay lines; otherwise everything goes up to the workers.
     pub replays: bool,
+    /// The table whose connections are to be continued ([`Kernel::table_id`] of the run before).
+    pub continues: Option<u32>,
 }
 
 /// The programs by name, for `BPF_PROG_TEST_RUN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// On a port, XDP.
+    /// On a port, XDP in the driver.
     ForwardXdp,
+    /// On a port, XDP in the stack.
+    ForwardWhole,
     /// On a port, tc ingress.
     ForwardTc,
     /// At `tl-punt1`, XDP.
     Punt,
+    /// At `tl-punt1`, tc ingress.
+    Answer,
     /// At `tl-punt0`, tc ingress.
     Deliver,
 }
@@ -154,15 +170,39 @@ struct Loaded {
     programs: Programs,
     lines: &'static [Line],
     header: TableHeader,
+    left: Left,
 }
 
 impl Loaded {
-    fn over(pins: &Pins, settings: &Settings) -> Result<Self, Error> {
+    fn over(node: &str, pins: &Pins, settings: &Settings) -> Result<Self, Error> {
         pins.make()?;
-        let (maps, programs) = load::load(pins, settings)?;
+        let found = match (Pinned::open(pins)?, settings.continues) {
+            (Some(found), Some(id)) if found.id()? == id => Some(found),
+            _ => None,
+        };
+        let Some(found) = found else { return Self::anew(pins, settings, 0) };
+        let header = memory::header(&found.header)?;
+        if header.layout() != LAYOUT {
+            return Err(Error::Layout { node: node.to_owned(), found: header.layout() });
+        }
+        let (lines, hash_key) = (header.lines(), header.hash_key());
+        if settings.lines == lines {
+            let settings = Settings { hash_key, ..*settings };
+            let (maps, programs) = load::load(pins, &settings, true)?;
+            let lines = memory::lines(&maps.lines, lines)?;
+            return Ok(Self { maps, programs, lines, header, left: Left::Same });
+        }
+        let old = memory::lines(&found.lines, lines)?;
+        let new = Self::anew(pins, settings, header.stamp())?;
+        Ok(Self { left: Left::Other(old, hash_key), ..new })
+    }
+
+    fn anew(pins: &Pins, settings: &Settings, stamp: u64) -> Result<Self, Error> {
+        let (maps, programs) = load::load(pins, settings, false)?;
         let lines = memory::lines(&maps.lines, settings.lines)?;
-        let header = memory::header(&maps.header, settings.lines, settings.hash_key)?;
-        Ok(Self { maps, programs, lines, header })
+        let header = memory::header(&maps.header)?;
+        header.write(settings.lines, settings.hash_key, stamp);
+        Ok(Self { maps, programs, lines, header, left: Left::Nothing })
     }
 }
 
@@ -175,6 +215,7 @@ pub struct Kernel {
     programs: Programs,
     lines: &'static [Line],
     header: TableHeader,
+    left: Left,
     /// Whether TCX is wanted.
     tcx: bool,
     /// The numbers of the NICs, in the order of their VLANs; 0 where there is none.
@@ -186,19 +227,35 @@ pub struct Kernel {
     _lock: Lock,
 }
 
+/// Loads the programs for a node and lets go of them again: whether the kernel would take them,
+/// while another daemon still runs.
+///
+/// # Errors
+/// A capability or bpffs is missing, or the kernel refuses.
+pub fn rehearse(node: &str, settings: &Settings) -> Result<(), Error> {
+    caps::check()?;
+    load::load(&Pins::of(node)?, settings, false).map(drop)
+}
+
 impl Kernel {
-    /// Loads fresh programs and maps for the node and pins them in the place of an earlier run's.
-    /// Nothing is attached yet, and what is attached goes on.
+    /// Loads fresh programs and maps for the node and pins the maps in the place of an earlier
+    /// run's; its table is continued if [`Settings::continues`] names it. A new table is pinned by
+    /// [`Kernel::keep_table`], since connections may have to be copied into it first. Nothing is
+    /// attached yet, and what is attached goes on.
     ///
     /// # Errors
-    /// Another daemon of this node lives, a capability or bpffs is missing, or the kernel refuses.
-    /// A first start that fails leaves nothing behind.
+    /// Another daemon of this node lives, a capability or bpffs is missing, the table to continue
+    /// has another layout, or the kernel refuses. A first start that fails leaves nothing behind.
     pub fn start(node: &str, settings: &Settings) -> Result<Self, Error> {
         caps::check()?;
         let pins = Pins::of(node)?;
         let lock = Lock::take(node)?;
         let is_first = !pins.exist();
-        let Loaded { maps, programs, lines, header } = match Loaded::over(&pins, settings) {
+        let loaded = Loaded::over(node, &pins, settings).and_then(|loaded| {
+            loaded.maps.pin(&pins, |name| !load::TABLE.contains(&name))?;
+            Ok(loaded)
+        });
+        let Loaded { maps, programs, lines, header, left } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 // What an earlier run pinned says what to take away one day.
@@ -215,6 +272,7 @@ impl Kernel {
             programs,
             lines,
             header,
+            left,
             tcx: settings.tcx,
             nics: [0; NICS as usize],
             pass: secret()?,
@@ -231,7 +289,30 @@ impl Kernel {
         &self.node
     }
 
-    /// The connection table's memory, all lines free at start; for `conntrack::Table::new`.
+    /// What an earlier run left of connections.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        self.left
+    }
+
+    /// Pins the table, from now on the node's. To be done before anything is attached.
+    ///
+    /// # Errors
+    /// bpffs refuses.
+    pub fn keep_table(&mut self) -> Result<(), Error> {
+        self.left = Left::Nothing;
+        self.maps.pin(&self.pins, |name| load::TABLE.contains(&name))
+    }
+
+    /// The number of the table; no other has it until the next boot.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn table_id(&self) -> Result<u32, Error> {
+        memory::id(&self.maps.lines)
+    }
+
+    /// The connection table's memory, all lines free at first; for `conntrack::Table::new`.
     #[must_use]
     pub fn lines(&self) -> &'static [Line] {
         self.lines
@@ -243,13 +324,21 @@ impl Kernel {
         self.header
     }
 
+    /// Whether XDP programs are on interfaces whose packets take more than a page (kernel 5.18).
+    #[must_use]
+    pub fn takes_frags(&self) -> bool {
+        self.programs.frags
+    }
+
     /// A program, for `BPF_PROG_TEST_RUN`.
     #[must_use]
     pub fn program(&self, program: Program) -> BorrowedFd<'_> {
         match program {
             Program::ForwardXdp => self.programs.forward_xdp.as_fd(),
+            Program::ForwardWhole => self.programs.forward_whole.as_fd(),
             Program::ForwardTc => self.programs.forward_tc.as_fd(),
             Program::Punt => self.programs.punt.as_fd(),
+            Program::Answer => self.programs.answer.as_fd(),
             Program::Deliver => self.programs.deliver.as_fd(),
         }
     }

@@ -43,7 +43,7 @@ impl Link {
         generic: bool,
     ) -> io::Result<Self> {
         let flags = match (kind, generic) {
-            (LinkKind::Tc, _) => 0,
+            (LinkKind::Tc | LinkKind::Egress, _) => 0,
             (LinkKind::Xdp, true) => libbpf_sys::XDP_FLAGS_SKB_MODE,
             (LinkKind::Xdp, false) => libbpf_sys::XDP_FLAGS_DRV_MODE,
         };
@@ -93,10 +93,20 @@ impl Link {
     }
 }
 
+/// Attaches a tc program of somebody else's at an interface's ingress, until what this returns is
+/// closed.
+///
+/// # Errors
+/// EINVAL: this kernel has no TCX (6.6); then it takes a clsact qdisc.
+pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    Ok(Link::create(program, ifindex, LinkKind::Tc, false)?.0)
+}
+
 fn attach_type(kind: LinkKind) -> libbpf_sys::bpf_attach_type {
     match kind {
         LinkKind::Xdp => libbpf_sys::BPF_XDP,
         LinkKind::Tc => libbpf_sys::BPF_TCX_INGRESS,
+        LinkKind::Egress => libbpf_sys::BPF_TCX_EGRESS,
     }
 }
 

@@ -5,10 +5,11 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::Kernel;
 use crate::error::Error;
-use crate::layout::{OWNED_FLOAT, OWNED_NETWORK, OWNED_SNAT, OwnedKey};
+use crate::layout::{ForwardKey, OWNED_FLOAT, OWNED_NETWORK, OWNED_SNAT, OwnedKey};
 use crate::ports::{get, put, remove};
 
 const MAP: &str = "owned";
+const FORWARDS: &str = "forwards";
 
 /// An IPv4 prefix: an address, and how many of its bits count.
 pub type Prefix = ([u8; 4], u8);
@@ -55,6 +56,18 @@ impl Kernel {
     /// The length is above 32, or the map refuses.
     pub fn clear_owned(&mut self, prefix: Prefix) -> Result<(), Error> {
         remove(&self.maps.owned, MAP, key(prefix)?.as_bytes())
+    }
+
+    /// Says that a UDP port of a [`Owned::Snat`] address leads to a VM, or no longer.
+    ///
+    /// # Errors
+    /// The map is full ([`crate::FORWARDS`]) or refuses.
+    pub fn set_forward(&mut self, address: [u8; 4], port: u16, leads: bool) -> Result<(), Error> {
+        let key = ForwardKey { address, port: port.to_be_bytes(), spare: 0 };
+        match leads {
+            true => put(&self.maps.forwards, FORWARDS, &key, &1u32),
+            false => remove(&self.maps.forwards, FORWARDS, key.as_bytes()),
+        }
     }
 
     /// All that is owned, in no order.

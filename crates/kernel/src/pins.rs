@@ -40,6 +40,8 @@ pub(crate) struct Pins {
 pub(crate) enum LinkKind {
     Xdp,
     Tc,
+    /// tc, for what leaves by the interface.
+    Egress,
 }
 
 /// The node's lock; whoever holds it is the node's daemon. Given back with the process.
@@ -142,6 +144,7 @@ impl Pins {
         let kind = match kind {
             LinkKind::Xdp => "xdp",
             LinkKind::Tc => "tc",
+            LinkKind::Egress => "egress",
         };
         self.links_dir().join(format!("{kind}_{ifindex}"))
     }

@@ -8,8 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::error::Error;
 use crate::layout::{
     Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PLACES, PORT_HOST,
-    PORT_IS_PUBLIC, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF, PORTS, PROBES,
-    Place, Port, SOCKETS,
+    PORT_IS_PUBLIC, PORT_LONG, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF,
+    PORT_WALLED, PORTS, PROBES, Place, Port, SOCKETS, TOLD, Told,
 };
 use crate::{How, Kernel};
 
@@ -66,6 +66,10 @@ pub struct PortEntry {
     pub stamp: u32,
     /// The MAC of the VM behind a vif; what others send there is not replayed.
     pub station: [u8; 6],
+    /// That VM may send as itself alone: IPv6 from other addresses is not replayed.
+    pub walled: bool,
+    /// Its IPv6 addresses beside those it makes of its MAC; zeros are none.
+    pub ipv6: [[u8; 16]; TOLD],
     /// What XDP redirects to it arrives. Programs of XDP leave others to tc.
     pub takes_xdp: bool,
     /// Largest packet, bytes behind the Ethernet header and tag.
@@ -86,12 +90,19 @@ pub struct PortEntry {
 }
 
 const NANOSECONDS: u64 = 1_000_000_000;
+/// Frames of ports with this MTU come in one piece, whatever the driver.
+const ONE_PIECE: u16 = 1500;
 
 impl PortEntry {
     fn flags(&self) -> u32 {
         let public = self.kind == PortKind::Public || self.public && self.kind == PortKind::Trunk;
-        let flags =
-            [(self.peer, PORT_PEER), (public, PORT_IS_PUBLIC), (self.takes_xdp, PORT_TAKES_XDP)];
+        let flags = [
+            (self.peer, PORT_PEER),
+            (public, PORT_IS_PUBLIC),
+            (self.takes_xdp, PORT_TAKES_XDP),
+            (self.mtu > ONE_PIECE, PORT_LONG),
+            (self.walled && self.kind == PortKind::Vif, PORT_WALLED),
+        ];
         flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
     }
 
@@ -147,6 +158,7 @@ impl Kernel {
         if entry.takes_xdp {
             put(&self.maps.devices, "devices", &number, &entry.ifindex)?;
         }
+        put(&self.maps.tolds, "tolds", &number, &Told { address: entry.ipv6 })?;
         let nic = if entry.kind.is_nic() { self.nic_slot(entry.number)? } else { 0 };
         put(&self.maps.ports, "ports", &number, &Port { nic, ..entry.row(how) })?;
         match old {
@@ -293,6 +305,8 @@ mod tests {
             segment: 3,
             stamp: 5,
             station: [0xfa, 0x16, 0x3e, 0, 0, 1],
+            walled: false,
+            ipv6: [[0; 16]; TOLD],
             takes_xdp: false,
             mtu: 1500,
             peer: true,
@@ -313,6 +327,18 @@ mod tests {
         assert_eq!((free.punt_cost, free.hook), (0, HOOK_GENERIC));
         let slow = PortEntry { punt_rate: 1, punt_burst: 0, ..entry() }.row(None);
         assert_eq!((slow.punt_cost, slow.punt_burst), (1_000_000_000, 1_000_000_000));
+    }
+
+    #[test]
+    fn frames_in_pieces_are_expected_of_large_mtus() {
+        let flags = |mtu| PortEntry { mtu, peer: false, ..entry() }.flags();
+        assert_eq!([1500, 1501, 9000].map(flags), [0, PORT_LONG, PORT_LONG]);
+    }
+
+    #[test]
+    fn only_a_vif_has_walls() {
+        let flags = |kind| PortEntry { kind, walled: true, peer: false, ..entry() }.flags();
+        assert_eq!([PortKind::Vif, PortKind::Host].map(flags), [PORT_WALLED, 0]);
     }
 
     #[test]

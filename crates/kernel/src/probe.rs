@@ -1,6 +1,6 @@
-//! Whether an interface takes what XDP redirects to it.
+//! What this kernel and its interfaces can do.
 //!
-//! A veth does only while its other end polls (an XDP program, or GRO on), and drops in silence
+//! Whether an interface takes what XDP redirects to it: a veth does only while its other end polls (an XDP program, or GRO on), and drops in silence
 //! otherwise; the other end is a guest's, or a namespace we do not see into. So it is tried with a
 //! frame, and the driver is asked what became of it.
 
@@ -12,6 +12,14 @@ use libbpf_rs::libbpf_sys;
 use crate::Kernel;
 use crate::error::{Doing as _, Error};
 use crate::ethtool::Ethtool;
+
+/// Whether this kernel gives XDP programs frames in pieces (5.18): the helper that tells their
+/// length came with it.
+pub(crate) fn has_frags() -> bool {
+    let (program, helper) = (libbpf_sys::BPF_PROG_TYPE_XDP, libbpf_sys::BPF_FUNC_xdp_get_buff_len);
+    // SAFETY: loads a program of its own; no options.
+    unsafe { libbpf_sys::libbpf_probe_bpf_helper(program, helper, std::ptr::null()) == 1 }
+}
 
 /// `BPF_F_TEST_XDP_LIVE_FRAMES` of linux/bpf.h.
 const LIVE_FRAMES: u32 = 2;

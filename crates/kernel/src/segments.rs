@@ -3,7 +3,8 @@
 use crate::Kernel;
 use crate::error::Error;
 use crate::layout::{
-    NICS, PORTS, SEGMENT_GATEWAY, SEGMENT_TAKEN_UP, SEGMENT_UP, SEGMENTS, Segment, VLANS,
+    NICS, PORTS, SEGMENT_BEFORE, SEGMENT_GATEWAY, SEGMENT_TAKEN_UP, SEGMENT_UP, SEGMENTS, Segment,
+    VLANS,
 };
 use crate::ports::{get, numbered, put};
 
@@ -14,8 +15,10 @@ pub struct SegmentEntry {
     pub zone: u16,
     /// Its tag; 0 if it has none.
     pub vlan: u16,
-    /// The node routes what is addressed to it there.
-    pub gateway: bool,
+    /// The gateway's address, if the node routes what is addressed to it there.
+    pub gateway: Option<[u8; 4]>,
+    /// The MAC address the gateway had before a changeover: what is addressed to it is routed too.
+    pub before: Option<[u8; 6]>,
     /// The gateway is elsewhere, and what is translated is taken up here all the same.
     pub taken_up: bool,
 }
@@ -24,11 +27,19 @@ impl SegmentEntry {
     fn row(self) -> Segment {
         let flags = [
             (true, SEGMENT_UP),
-            (self.gateway, SEGMENT_GATEWAY),
+            (self.gateway.is_some(), SEGMENT_GATEWAY),
             (self.taken_up, SEGMENT_TAKEN_UP),
+            (self.before.is_some(), SEGMENT_BEFORE),
         ];
         let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
-        Segment { zone: self.zone, vlan: self.vlan, flags }
+        Segment {
+            zone: self.zone,
+            vlan: self.vlan,
+            flags,
+            gateway: self.gateway.unwrap_or_default(),
+            before: self.before.unwrap_or_default(),
+            spare: 0,
+        }
     }
 }
 

@@ -14,17 +14,16 @@ const ETHERNET_HEADER: usize = 14;
 /// 802.1ad, of the outer tag.
 const OUTER: [u8; 2] = [0x88, 0xa8];
 
-/// Sends frames down the punt link. It receives nothing.
+/// Sends frames out of an interface. It receives nothing.
 #[derive(Debug)]
-pub struct PuntSender(OwnedFd);
+pub struct FrameSender(OwnedFd);
 
-impl PuntSender {
-    /// A sender at the far end of the punt link, `tl-punt1`, of this network namespace. One that
-    /// was made anew wants a new sender.
+impl FrameSender {
+    /// A sender of the interface with this index, of this network namespace.
     ///
     /// # Errors
     /// CAP_NET_RAW is missing, or there is no such interface.
-    pub fn open(far: u32) -> io::Result<Self> {
+    pub fn open(index: u32) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: takes integers only. Protocol 0: nothing is received (packet(7)).
         let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -36,11 +35,37 @@ impl PuntSender {
         // SAFETY: all zeros is a valid sockaddr_ll.
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = far as i32;
+        to.sll_ifindex = index as i32;
         let length = size_of_val(&to) as libc::socklen_t;
         // SAFETY: an open descriptor, and an address of the length given.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const to).cast(), length) };
         if bound == 0 { Ok(Self(socket)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Sends a frame as it is. Does not wait.
+    ///
+    /// # Errors
+    /// ENOBUFS, EAGAIN: too much at once. ENXIO, ENETDOWN: the interface is gone, or down. EMSGSIZE.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: an open descriptor; `frame` is readable for its length.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        // A packet socket sends all or nothing.
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// Sends frames down the punt link.
+#[derive(Debug)]
+pub struct PuntSender(FrameSender);
+
+impl PuntSender {
+    /// A sender at the far end of the punt link, `tl-punt1`, of this network namespace. One that
+    /// was made anew wants a new sender.
+    ///
+    /// # Errors
+    /// CAP_NET_RAW is missing, or there is no such interface.
+    pub fn open(far: u32) -> io::Result<Self> {
+        FrameSender::open(far).map(Self)
     }
 
     /// Sends an Ethernet frame, with an 802.1Q tag or without, out of the port of that number.
@@ -56,11 +81,6 @@ impl PuntSender {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let (addresses, rest) = frame.split_at(ADDRESSES);
-        let tagged = [addresses, &OUTER, &port_number.to_be_bytes(), rest].concat();
-        // SAFETY: an open descriptor; `tagged` is readable for its length.
-        let sent =
-            unsafe { libc::send(self.0.as_raw_fd(), tagged.as_ptr().cast(), tagged.len(), 0) };
-        // A packet socket sends all or nothing.
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        self.0.send(&[addresses, &OUTER, &port_number.to_be_bytes(), rest].concat())
     }
 }

@@ -14,6 +14,8 @@ mod executors;
 mod frame;
 #[path = "agreement/judge.rs"]
 mod judge;
+#[path = "agreement/staged.rs"]
+mod staged;
 #[path = "agreement/world.rs"]
 mod world;
 

@@ -26,7 +26,8 @@ fn node(name: &str, tcx: bool) -> Node {
     enter_netns();
     punt_link();
     veth("nic", "peer");
-    let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
+    let mut node =
+        Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true, continues: None });
     node.kernel().set_port(&port(NIC, index("nic"), PortKind::Trunk)).unwrap();
     node
 }
@@ -129,6 +130,7 @@ fn a_nic_is_made_ready_stays_so_and_is_put_back() {
         let made = vec!["rx-vlan-hw-parse off".to_owned(), "promiscuous on".to_owned()];
         assert_eq!(changes, Changes { made, warnings: vec![] });
         attach(&mut node, hook).unwrap();
+        node.kernel().settle(near().index, far().index).unwrap();
         node.kernel().attach_punt(near(), far()).unwrap();
         assert_eq!(state(), (true, false));
         // No daemon: as it was. The next one: nothing to change, and the note stays.
@@ -138,6 +140,7 @@ fn a_nic_is_made_ready_stays_so_and_is_put_back() {
         node.kernel().set_port(&port(NIC, index("nic"), PortKind::Trunk)).unwrap();
         assert_eq!(node.kernel().prepare_nic(nic(), true).unwrap(), Changes::default());
         attach(&mut node, hook).unwrap();
+        node.kernel().settle(near().index, far().index).unwrap();
         node.kernel().attach_punt(near(), far()).unwrap();
 
         let name = node.name.clone();
@@ -194,6 +197,7 @@ fn what_is_half_gone_is_taken_away_all_the_same() {
         node.kernel().attach(2, "vnet1", Hook::Tc, XdpMode::Auto).unwrap();
         node.kernel().prepare_nic(nic(), true).unwrap();
         attach(&mut node, Hook::Xdp).unwrap();
+        node.kernel().settle(near().index, far().index).unwrap();
         node.kernel().attach_punt(near(), far()).unwrap();
         // The VM, the punt link and the notes of what was changed are gone.
         let name = node.name.clone();
@@ -238,7 +242,8 @@ fn a_missing_capability_is_named() {
         // SAFETY: header and data of that version; changes this thread alone.
         let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
         assert_eq!(result, 0);
-        let settings = Settings { lines: 64, hash_key: 1, tcx: true, replays: true };
+        let settings =
+            Settings { lines: 64, hash_key: 1, tcx: true, replays: true, continues: None };
         Kernel::start("tlk-nobody", &settings).unwrap_err().to_string()
     });
     assert_eq!(
@@ -251,7 +256,7 @@ fn a_missing_capability_is_named() {
 
 #[test]
 fn what_libbpf_says_is_in_the_error() {
-    let settings = Settings { lines: 0, hash_key: 1, tcx: true, replays: true };
+    let settings = Settings { lines: 0, hash_key: 1, tcx: true, replays: true, continues: None };
     let name = format!("tlk-{}-load", std::process::id());
     let said = Kernel::start(&name, &settings).unwrap_err().to_string();
     assert!(said.starts_with("cannot load the forward programs: "), "{said}");
@@ -261,25 +266,24 @@ fn what_libbpf_says_is_in_the_error() {
 #[test]
 fn native_xdp_that_cannot_be_had_says_why_and_what_to_do() {
     let mut node = node("unfit", true);
-    // The other end's packets would not fit a page.
-    run("ip link set nic mtu 9000");
-    run("ip link set peer mtu 9000");
-    run("ethtool -K nic gro off");
-    let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Native);
+    run("ip link add plain type bridge");
+    let trunk = port(NIC, index("plain"), PortKind::Trunk);
+    node.kernel().set_port(&trunk).unwrap();
+    let attached = node.kernel().attach(NIC, "plain", Hook::Xdp, XdpMode::Native);
     let said = attached.unwrap_err().to_string();
-    assert!(said.starts_with("nic: xdp (native) cannot be had: "), "{said}");
-    assert!(said.ends_with("say hook tc, or auto"), "{said}");
-    assert_eq!(programs_on("nic"), []);
-    let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Auto).unwrap();
+    let expected = "xdp (native) cannot be had: its driver has none; say hook tc, or auto";
+    assert_eq!(said, format!("plain: {expected}"));
+    assert_eq!(programs_on("plain"), []);
+    let attached = node.kernel().attach(NIC, "plain", Hook::Xdp, XdpMode::Auto).unwrap();
     assert_eq!(attached.how, kernel::How::XdpGeneric);
     // A change of mode that fails does not leave the NIC to the host, which would route what it
     // gets.
-    let refused = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Native).unwrap_err();
+    let refused = node.kernel().attach(NIC, "plain", Hook::Xdp, XdpMode::Native).unwrap_err();
     assert_eq!(refused.to_string(), said);
-    assert_eq!(programs_on("nic").len(), 2, "XDP, and tc behind it");
+    assert_eq!(programs_on("plain").len(), 2, "XDP, and tc behind it");
     node.restart();
-    node.kernel().set_port(&port(NIC, index("nic"), PortKind::Trunk)).unwrap();
-    let attached = node.kernel().attach(NIC, "nic", Hook::Xdp, XdpMode::Auto).unwrap();
+    node.kernel().set_port(&trunk).unwrap();
+    let attached = node.kernel().attach(NIC, "plain", Hook::Xdp, XdpMode::Auto).unwrap();
     assert_eq!(attached.how, kernel::How::XdpGeneric);
 }
 
@@ -291,7 +295,8 @@ fn a_first_start_that_fails_leaves_nothing_and_a_later_one_leaves_what_was_there
         Path::new("/sys/fs/bpf/trunkline").join(&name),
         Path::new("/run/trunkline").join(format!("{name}.lock")),
     );
-    let settings = |lines| Settings { lines, hash_key: 1, tcx: true, replays: true };
+    let settings =
+        |lines| Settings { lines, hash_key: 1, tcx: true, replays: true, continues: None };
     Kernel::start(&name, &settings(0)).unwrap_err();
     assert!(!pins.exists() && !lock.exists());
     drop(Kernel::start(&name, &settings(64)).unwrap());

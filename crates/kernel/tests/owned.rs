@@ -6,7 +6,7 @@ mod common;
 use conntrack::{FlowKey, NewLine, Rewrite, Table, layout};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
-use common::run::{TC_NEXT, TC_REDIRECT, XDP_DROP, XDP_PASS, run};
+use common::run::{TC_NEXT, TC_REDIRECT, XDP_DROP, XDP_PASS, XDP_REDIRECT, run};
 use common::wire::{DOT1Q, arp, icmp, ipv4, tag, tcp, udp};
 use common::{Node, enter_netns, far, near, port, punt_link, segment};
 use kernel::KernelDrop::NoDaemon;
@@ -41,7 +41,7 @@ fn public(name: &str) -> Node {
 }
 
 /// Whether a frame goes up, by both programs. In XDP there is no socket to take it: what is ours
-/// is dropped and counted then, and never passed.
+/// is dropped and counted then, and never passed; ARP goes where it is answered all the same.
 fn goes_up(node: &mut Node, frame: &[u8]) -> bool {
     let kernel = node.kernel();
     kernel.counters_clear(NIC).unwrap();
@@ -50,7 +50,7 @@ fn goes_up(node: &mut Node, frame: &[u8]) -> bool {
     let counters = kernel.counters(NIC).unwrap();
     let counted = (counters.passed, counters.punted, counters.dropped(NoDaemon));
     match (xdp, tc, counted) {
-        (XDP_DROP, TC_REDIRECT, (0, 1, 1)) => true,
+        (XDP_DROP, TC_REDIRECT, (0, 1, 1)) | (XDP_REDIRECT, TC_REDIRECT, (0, 2, 0)) => true,
         (XDP_PASS, TC_NEXT, (2, 0, 0)) => false,
         other => panic!("{other:?}"),
     }
@@ -104,6 +104,21 @@ fn all_of_a_floating_address_is_ours_with_its_arp() {
     node.kernel().clear_owned((FLOAT, 32)).unwrap();
     assert!(!goes_up(&mut node, &arp(1, PEER, FLOAT)));
     assert!(!goes_up(&mut node, &icmp(PEER, FLOAT, 8, 7)));
+}
+
+#[test]
+fn a_forwarded_port_of_a_snat_address_is_ours_and_no_other() {
+    let mut node = public("forward");
+    let to = |port| udp((PEER, 40_000), (SNAT, port), b"vpn");
+    assert!(!goes_up(&mut node, &to(1000)));
+    node.kernel().set_forward(SNAT, 1000, true).unwrap();
+    assert!(goes_up(&mut node, &to(1000)));
+    assert!(!goes_up(&mut node, &to(1001)));
+    assert!(!goes_up(&mut node, &tcp((PEER, 40_000), (SNAT, 1000), 2)));
+    for _ in 0..2 {
+        node.kernel().set_forward(SNAT, 1000, false).unwrap();
+        assert!(!goes_up(&mut node, &to(1000)));
+    }
 }
 
 #[test]

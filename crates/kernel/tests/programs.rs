@@ -58,6 +58,23 @@ fn counted(node: &mut Node, port: u16) -> PortCounters {
 }
 
 #[test]
+fn a_frame_in_pieces_counts_whole_and_goes_up_whole() {
+    let long = PortEntry { mtu: 9000, ..port(PORT, LO, PortKind::Vif) };
+    let mut node = node("long", long);
+    assert!(node.kernel().takes_frags(), "kernel 5.18 is needed");
+    let mut sent = frame(&[]);
+    sent.resize(9014, 0x5a);
+    let ran = xdp(&mut node, &sent);
+    let expected = [&sent[..12], &[0x88, 0xa8, 0, PORT as u8], &sent[12..]].concat();
+    assert_eq!((ran.verdict, ran.frame == expected), (XDP_REDIRECT, true));
+    let counters = counted(&mut node, PORT);
+    assert_eq!((counters.rx_packets, counters.rx_bytes, counters.punted), (1, 9014, 1));
+    // The far end of the punt link is loaded for such frames as well.
+    common::run("ip link set punt0 mtu 9008");
+    common::run("ip link set punt1 mtu 9008");
+}
+
+#[test]
 fn a_segments_vlan_goes_up_by_socket_or_punt_link() {
     let mut node = trunk("owned");
     // No worker has a socket in the map: ours must not be passed to the host.

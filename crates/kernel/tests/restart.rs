@@ -34,7 +34,10 @@ impl Bed {
         run("ip address add 10.9.0.1/24 dev nic");
         veth("vnet1", "peer");
         vm.take("peer", "10.0.0.1/24");
-        let node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
+        let node = Node::with(
+            name,
+            Settings { lines: 64, hash_key: 1, tcx, replays: true, continues: None },
+        );
         Self { node, wire, vm }
     }
 
@@ -48,6 +51,7 @@ impl Bed {
         kernel.prepare_nic(Interface::new(index("nic"), "nic"), true).unwrap();
         kernel.attach(NIC, "nic", hook, mode).unwrap();
         let how = kernel.attach(VIF, "vnet1", hook, mode).unwrap().how;
+        kernel.settle(near().index, far().index).unwrap();
         kernel.attach_punt(near(), far()).unwrap();
         how
     }
@@ -68,11 +72,11 @@ impl Bed {
         self.vm.enter(move || String::from_utf8(try_run(&command).stdout).unwrap())
     }
 
-    /// The programs on all interfaces: one each, and on a port behind XDP the tc one.
+    /// The programs on all interfaces: one each, and behind XDP the tc one.
     fn programs(&self) -> Vec<(&'static str, u32)> {
         let on = |interface: &&str| {
             let programs = programs_on(interface);
-            let pair = programs[0].0.starts_with("xdp") && *interface != "punt1";
+            let pair = programs[0].0.starts_with("xdp");
             assert_eq!(programs.len(), 1 + usize::from(pair), "{interface}: {programs:?}");
             programs[0]
         };
@@ -180,6 +184,7 @@ fn what_a_later_run_does_not_use_is_taken_off_with_the_punt_link() {
         kernel.set_port(&port(VIF, index("vnet1"), PortKind::Vif)).unwrap();
         kernel.attach(VIF, "vnet1", Hook::Tc, XdpMode::Auto).unwrap();
         assert_eq!(programs_on("nic").len(), 1);
+        kernel.settle(near().index, far().index).unwrap();
         kernel.attach_punt(near(), far()).unwrap();
         assert_eq!(programs_on("nic"), []);
         assert!(!prints("ip -d link show dev nic", "PROMISC"));

@@ -52,7 +52,7 @@ fn write(table: &Table, stop: &AtomicBool) -> u32 {
 #[test]
 fn no_read_by_xdp_or_tc_is_torn() {
     common::enter_netns();
-    let settings = Settings { lines: 16, hash_key: 7, tcx: true, replays: true };
+    let settings = Settings { lines: 16, hash_key: 7, tcx: true, replays: true, continues: None };
     let mut node = Traced::start("torn", settings);
     let kernel = node.node.kernel();
     kernel.set_segment(1, &SegmentEntry { zone: 1, ..SegmentEntry::default() }).unwrap();

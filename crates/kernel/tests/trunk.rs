@@ -33,7 +33,10 @@ impl Trunk {
     fn new(name: &str, hook: Hook, mode: XdpMode, tcx: bool) -> Self {
         enter_netns();
         let (_, far_index) = punt_link();
-        let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
+        let mut node = Node::with(
+            name,
+            Settings { lines: 64, hash_key: 1, tcx, replays: true, continues: None },
+        );
         let wire = Namespace::new("wire");
         let (ifindex, _) = veth("trunk", "peer");
         wire.take("peer", "10.9.0.2/24");

@@ -47,7 +47,8 @@ impl Seen {
 fn two_vms_talk(name: &str, hook: Hook, tcx: bool, expected: How) {
     enter_netns();
     let (near_index, far_index) = punt_link();
-    let mut node = Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true });
+    let mut node =
+        Node::with(name, Settings { lines: 64, hash_key: 1, tcx, replays: true, continues: None });
     let vms = [Namespace::new("a"), Namespace::new("b")];
     for (number, vm) in (1..).zip(&vms) {
         let vif = format!("vnet{number}");

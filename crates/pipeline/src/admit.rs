@@ -1,6 +1,6 @@
 //! What depends on the port and the frame alone, checked for every packet.
 
-use tables::{Port, PortKind, Snapshot};
+use tables::{METADATA, Port, PortKind, Snapshot};
 use wire::{MacAddr, Malformed, Network};
 
 use crate::pipeline::Step;
@@ -74,16 +74,20 @@ pub(crate) fn routed(tables: &Snapshot, port: &Port, packet: &mut Packet<'_>) {
         packet.routed = packet.headers.dst == port.mac;
         return;
     };
-    packet.routed = packet.headers.dst == port.mac && segment.gateway.is_some();
-    // A VM's gateway is elsewhere, but its floating address is here, or its way is forced. What is
-    // between tenants' networks is that gateway's.
+    let to = packet.headers.dst;
+    packet.routed =
+        segment.gateway.is_some_and(|gateway| to == port.mac || Some(to) == gateway.before);
+    // A VM's gateway is elsewhere, but its floating address is here, its way is forced, or it asks
+    // for metadata. What is between tenants' networks is that gateway's.
     let nat = &tables.nat;
     if segment.taken_up
         && port.kind == PortKind::Vif
-        && !packet.headers.dst.is_multicast()
+        && !to.is_multicast()
         && nat.source_range(packet.zone, ip.dst).is_none()
     {
-        packet.routed |= nat.is_forced(ip.dst) || nat.float_of(packet.zone, ip.src).is_some();
+        packet.routed |= nat.is_forced(ip.dst)
+            || nat.float_of(packet.zone, ip.src).is_some()
+            || (nat.metadata.is_some() && ip.dst == METADATA);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tables::Snapshot;
 
-use crate::path::{Path, To};
+use crate::path::{self, Path};
 use crate::pipeline::Step;
 use crate::{DropReason, Packet, Verdict};
 
@@ -12,14 +12,11 @@ pub(crate) fn path(tables: &Snapshot, packet: &Packet<'_>) -> Step<Path> {
     if destination.is_multicast() {
         return Err(Verdict::Flood(segment));
     }
-    let Some(entry) = tables.fdb.find(segment, destination) else {
+    let Some(path) = path::to_station(tables, segment, destination) else {
         return Err(Verdict::Flood(segment));
     };
-    if entry.port == packet.ingress {
+    if path.egress == packet.ingress {
         return Err(Verdict::Drop(DropReason::Reflected));
     }
-    let uplink = tables.topology.segment(segment).and_then(|segment| segment.uplink);
-    let vlan = uplink.filter(|uplink| uplink.port == entry.port).and_then(|uplink| uplink.vlan);
-    let to = To::Station(destination);
-    Ok(Path { egress: entry.port, segment, vlan: vlan.unwrap_or(0), to })
+    Ok(path)
 }

@@ -13,17 +13,23 @@ const BURST: u64 = 50;
 /// Ports answers are counted for.
 const PORTS: usize = 4096;
 
-/// How many more answers each port gets, by one worker.
+/// How many more answers and new connections each port gets, by one worker.
 #[derive(Debug)]
 pub struct Limiter {
     paid: Box<[u64]>,
+    /// Microseconds until which each port has paid for its connections.
+    opened: Box<[u64]>,
 }
 
 impl Default for Limiter {
     fn default() -> Self {
-        Self { paid: vec![0; PORTS].into_boxed_slice() }
+        let none = || vec![0; PORTS].into_boxed_slice();
+        Self { paid: none(), opened: none() }
     }
 }
+
+/// What a port may have saved up for new connections: a second's.
+const SAVED_US: u64 = 1_000_000;
 
 impl Limiter {
     /// Takes a token from the port's bucket (GCRA, as the punt link's: until when it has paid).
@@ -36,6 +42,18 @@ impl Limiter {
         *paid = from + COST_MS;
         true
     }
+
+    /// Takes a new connection of so many microseconds from the port's bucket, in the same way.
+    pub(crate) fn opens(&mut self, port: usize, now_ms: u64, cost: u32) -> bool {
+        let now = now_ms * 1000;
+        let Some(paid) = self.opened.get_mut(port % PORTS) else { return false };
+        let from = (*paid).max(now.saturating_sub(SAVED_US));
+        if from > now {
+            return false;
+        }
+        *paid = from + u64::from(cost);
+        true
+    }
 }
 
 /// What is wrong with a packet that was to be routed.
@@ -44,6 +62,7 @@ pub(crate) enum Complaint {
     Ttl,
     TooBig(u16),
     Unreachable(Unreachable),
+    Denied(DropReason),
 }
 
 impl Complaint {
@@ -51,6 +70,7 @@ impl Complaint {
         match self {
             Self::Ttl => DropReason::Ttl,
             Self::TooBig(_) => DropReason::NeedsFragments,
+            Self::Denied(reason) => reason,
             Self::Unreachable(Unreachable::Net) => DropReason::NoRoute,
             Self::Unreachable(Unreachable::Host) => DropReason::NoNeighbour,
         }
@@ -60,6 +80,7 @@ impl Complaint {
         match self {
             Self::Ttl => icmp::IcmpError::TimeExceeded,
             Self::TooBig(mtu) => icmp::IcmpError::FragmentationNeeded { mtu },
+            Self::Denied(_) => icmp::IcmpError::AdminProhibited,
             Self::Unreachable(Unreachable::Net) => icmp::IcmpError::NetUnreachable,
             Self::Unreachable(Unreachable::Host) => icmp::IcmpError::HostUnreachable,
         }
@@ -118,5 +139,19 @@ mod tests {
         assert_eq!(answers(&mut limiter, now), 0);
         assert!(limiter.allows(4, now), "another port has its own");
         assert_eq!((1..=1000).filter(|ms| limiter.allows(3, now + ms)).count(), 100);
+    }
+
+    #[test]
+    fn a_port_opens_a_seconds_connections_at_once_and_then_as_many_a_second() {
+        let mut limiter = Limiter::default();
+        let now = 1_000_000;
+        // 2000 a second: half a millisecond each.
+        let opened =
+            |limiter: &mut Limiter, now| (0..5000).filter(|_| limiter.opens(3, now, 500)).count();
+        assert_eq!(opened(&mut limiter, now), 2001);
+        assert_eq!(opened(&mut limiter, now), 0);
+        assert_eq!(opened(&mut limiter, now + 1), 2);
+        assert_eq!((2..=1001).map(|ms| opened(&mut limiter, now + ms)).sum::<usize>(), 2000);
+        assert!(limiter.opens(4, now, 500), "another port has its own");
     }
 }

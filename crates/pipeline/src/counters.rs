@@ -10,7 +10,7 @@ use crate::{DropReason, Packet, Verdict};
 const PORTS: usize = 4096;
 
 /// One port's row. What it received the kernel program counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PortCounters {
     /// Packets this worker sent by an AF_XDP socket of the port.
     pub tx_packets: AtomicU64,
@@ -18,8 +18,25 @@ pub struct PortCounters {
     pub tx_bytes: AtomicU64,
     /// Frames bound for the port that found no room in a ring or no free frame for a copy.
     pub tx_dropped: AtomicU64,
+    /// Packets for the VM behind the port that its security groups do not allow.
+    pub tx_refused: AtomicU64,
+    /// Copies of flooded packets that the security groups of the VM behind the port do not allow.
+    pub tx_kept: AtomicU64,
     /// Packets from the port that were dropped, by reason.
     pub dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self {
+            tx_packets: AtomicU64::new(0),
+            tx_bytes: AtomicU64::new(0),
+            tx_dropped: AtomicU64::new(0),
+            tx_refused: AtomicU64::new(0),
+            tx_kept: AtomicU64::new(0),
+            dropped: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
+        }
+    }
 }
 
 /// One worker's counters. Only the worker writes; a reader may see one packet more or less.
@@ -84,10 +101,10 @@ impl Counters {
     #[inline]
     pub(crate) fn record(&self, packet: &Packet<'_>, verdict: Verdict) {
         match verdict {
-            Verdict::Forward(_) | Verdict::Fragment(_) => add(&self.forward, 1),
-            Verdict::Flood(_) => add(&self.flood, 1),
+            Verdict::Forward(_) | Verdict::Fragment(_) => self.forwarded(),
+            Verdict::Flood(_) | Verdict::FloodGuests(_) => add(&self.flood, 1),
             Verdict::Reply(_) => add(&self.reply, 1),
-            Verdict::Hold(..) => add(&self.held, 1),
+            Verdict::Hold(..) | Verdict::Wait => add(&self.held, 1),
             Verdict::Host => add(&self.host, 1),
             Verdict::Taken => add(&self.taken, 1),
             Verdict::Drop(reason) => self.dropped(packet.ingress, reason),
@@ -111,6 +128,16 @@ impl Counters {
         let port = self.port(port);
         add(&port.tx_packets, 1);
         add(&port.tx_bytes, bytes as u64);
+    }
+
+    /// Counts one packet that the VM behind `port` does not let in.
+    pub(crate) fn refused(&self, port: PortId) {
+        add(&self.port(port).tx_refused, 1);
+    }
+
+    /// Counts one copy of a flooded frame that was kept from `port`.
+    pub fn kept(&self, port: PortId) {
+        add(&self.port(port).tx_kept, 1);
     }
 
     /// Counts one frame that could not be sent to `port`.

@@ -1,16 +1,18 @@
 //! What would become of a packet, stage by stage, without sending it or remembering anything.
 
 use conntrack::{Flow, Rewrite};
-use tables::{SegmentId, ZoneId};
+use tables::{Let, SegmentId, ZoneId};
 use wire::{Network, Translation};
 
-use crate::connect::{Answer, Source};
+use crate::connect::{self, Answer, Source};
 use crate::path::{Path, translation};
-use crate::{Packet, Pipeline, Verdict, flow};
+use crate::{DropReason, Packet, Pipeline, Verdict, flow, groups};
 
 /// Each stage's answer; a stage the packet does not reach has none.
 #[derive(Clone, Debug)]
 pub struct Explanation {
+    /// Whether it is let in at its port; else its verdict says why not, and nothing else is known.
+    pub admitted: bool,
     /// Its segment; none on the public side.
     pub segment: SegmentId,
     /// The zone that is in.
@@ -23,6 +25,8 @@ pub struct Explanation {
     pub replayed: bool,
     /// What becomes of it as a new connection.
     pub answer: Option<Answer>,
+    /// What lets a new connection in where it leaves; nothing may. None if it is not asked for.
+    pub let_in: Option<Option<Let>>,
     /// What would be done to it.
     pub way: Option<Rewrite>,
     /// Its end.
@@ -34,12 +38,14 @@ impl Pipeline<'_> {
     /// and what the learner and limiter note is the caller's to throw away.
     pub fn explain(&mut self, packet: &mut Packet<'_>) -> Explanation {
         let mut told = Explanation {
+            admitted: false,
             segment: SegmentId::NONE,
             zone: ZoneId::NONE,
             routed: false,
             found: None,
             replayed: false,
             answer: None,
+            let_in: None,
             way: None,
             verdict: Verdict::Taken,
         };
@@ -51,12 +57,16 @@ impl Pipeline<'_> {
         let admitted = self.admit(packet);
         (told.segment, told.zone, told.routed) = (packet.segment, packet.zone, packet.routed);
         admitted?;
+        told.admitted = true;
         told.found = self.flows.find(packet.key, packet.hash);
         let fresh = |found: &Flow| self.may_replay(packet, found);
         told.replayed = told.found.as_ref().is_some_and(fresh);
         let way = match told.found.filter(|found| !flow::reopens(packet, found)) {
             Some(found) if told.replayed => found.rewrite(),
-            Some(found) if self.still_holds(&found) => {
+            Some(found) if groups::refuses(self.tables, self.flows, &found) => {
+                return Err(Verdict::Drop(DropReason::Revoked));
+            }
+            Some(found) if connect::still_holds(self.tables, self.flows, &found) => {
                 let path = self.next_path(packet, &found)?;
                 path.rewrite(packet, &translation(&found.rewrite()), 0)
             }
@@ -65,6 +75,8 @@ impl Pipeline<'_> {
                 let answer = self.ask(packet)?;
                 told.answer = Some(answer);
                 let path = self.first_path(packet, &answer)?;
+                told.let_in = Some(self.let_in(packet, answer.source, &path));
+                self.judge(packet, answer.source, &path)?;
                 as_new(packet, &answer, &path)
             }
         };
@@ -80,6 +92,7 @@ fn as_new(packet: &Packet<'_>, answer: &Answer, path: &Path) -> Rewrite {
         if answer.destination != ip.dst {
             nat.destination = answer.destination;
         }
+        nat.destination_port = answer.destination_port;
         if let Source::Float(address) | Source::Shared(address) = answer.source {
             nat.source = address;
         }

@@ -2,7 +2,7 @@
 
 use conntrack::layout::{FIN, PROTOCOL_L2, RST};
 use conntrack::{Flow, FlowKey};
-use wire::{Embedded, Network, Transport, protocol};
+use wire::{Embedded, Ipv4, Network, Transport, protocol};
 
 use crate::Packet;
 
@@ -27,6 +27,12 @@ pub(crate) fn key(packet: &Packet<'_>) -> FlowKey {
     }
     let segment = packet.segment.get();
     FlowKey::l2(headers.dst.0, headers.src.0, headers.ethertype, ingress, segment)
+}
+
+/// The key of a fragment whose ports are known.
+pub(crate) fn of_fragment(packet: &Packet<'_>, ip: &Ipv4) -> Option<FlowKey> {
+    let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
+    ipv4(ip.src, ip.dst, ip.protocol, ip.transport, ingress, zone)
 }
 
 /// The key of a whole packet; one of a protocol without ports has zeros in their place.
@@ -61,10 +67,20 @@ pub(crate) fn related(packet: &Packet<'_>, quoted: &Embedded) -> Option<FlowKey>
     Some(quoted.reversed(ingress, zone))
 }
 
-/// Whether it is an answer by its nature: an echo reply opens no connection.
+/// Whether it opens no connection by its nature: an echo reply, a TCP packet that grants a
+/// connection or ends one.
 pub(crate) fn is_answer(packet: &Packet<'_>) -> bool {
     let Network::Ipv4(ip) = packet.headers.network else { return false };
-    matches!(ip.transport, Transport::Echo { request: false, .. })
+    match ip.transport {
+        Transport::Echo { request, .. } => !request,
+        Transport::Tcp { .. } => !opens(packet) && !is_underway(packet),
+        Transport::Udp { .. } | Transport::None => false,
+    }
+}
+
+/// Whether it is of a TCP connection that is open for those who speak.
+pub(crate) fn is_underway(packet: &Packet<'_>) -> bool {
+    tcp_flags(packet) & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST) == tcp::ACK
 }
 
 /// Whether it asks for a TCP connection or grants one: only then are options negotiated.
@@ -88,7 +104,7 @@ pub(crate) fn reopens(packet: &Packet<'_>, flow: &Flow) -> bool {
 
 /// Whether it can only be the first packet of a connection.
 pub(crate) fn opens(packet: &Packet<'_>) -> bool {
-    tcp_flags(packet) & (tcp::SYN | tcp::ACK) == tcp::SYN
+    tcp_flags(packet) & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST) == tcp::SYN
 }
 
 #[inline]

@@ -1,8 +1,12 @@
 //! What workers tell the control thread: stations seen, neighbours wanted and heard, ports that
-//! need another hook.
+//! need another hook, and what VMs ask by DHCP.
 
 use tables::{Fdb, Link, PortId, SegmentId};
 use wire::MacAddr;
+
+use crate::DropReason;
+use crate::connect::Question;
+use crate::dhcp::{Asked, Asking};
 
 /// Something the control thread should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,13 @@ pub enum Notice {
         /// Its MAC address.
         mac: MacAddr,
     },
+    /// A connection was forbidden, and that is to be logged.
+    Denied {
+        /// Why.
+        reason: DropReason,
+        /// What was asked.
+        question: Question,
+    },
     /// A guest behind an XDP hook leaves checksums to a device that is not there.
     PartialChecksum {
         /// The guest's port.
@@ -60,7 +71,10 @@ pub struct Learner {
     recent: Box<[(u64, PortId, u32)]>,
     /// (link and address by hash, when): neighbours asked for.
     wanted: Box<[(u64, u32)]>,
+    /// (question by hash, when): forbidden connections told of.
+    denied: Box<[(u64, u32)]>,
     notices: Vec<Notice>,
+    pub(crate) dhcp: Asking,
 }
 
 impl Default for Learner {
@@ -68,7 +82,9 @@ impl Default for Learner {
         Self {
             recent: vec![(0, PortId::NONE, 0); RECENT].into_boxed_slice(),
             wanted: vec![(0, 0); RECENT].into_boxed_slice(),
+            denied: vec![(0, 0); RECENT].into_boxed_slice(),
             notices: Vec::with_capacity(NOTICES),
+            dhcp: Asking::default(),
         }
     }
 }
@@ -116,6 +132,20 @@ impl Learner {
         }
     }
 
+    /// A connection was forbidden: tells so once a second, and of few in a batch.
+    pub(crate) fn denied(&mut self, reason: DropReason, question: &Question, now: u32) {
+        let [a, b] = question.port.to_be_bytes();
+        let [c, d, e, f] = question.destination;
+        let who = u64::from_be_bytes([question.protocol, reason as u8, a, b, c, d, e, f])
+            ^ u64::from(u32::from_be_bytes(question.source)) << 8
+            ^ u64::from(question.ingress.get());
+        let Some(told) = self.denied.get_mut(slot(who)) else { return };
+        if *told != (who, now) && self.notices.len() < NOTICES / 4 {
+            *told = (who, now);
+            self.notices.push(Notice::Denied { reason, question: *question });
+        }
+    }
+
     /// A guest's checksum was left unfinished.
     pub(crate) fn partial_checksum(&mut self, port: PortId) {
         if self.notices.len() < NOTICES {
@@ -126,6 +156,11 @@ impl Learner {
     /// Hands over what there is to tell.
     pub fn notices(&mut self) -> impl Iterator<Item = Notice> + '_ {
         self.notices.drain(..)
+    }
+
+    /// Hands over the DHCP requests there are to answer.
+    pub fn asked(&mut self) -> impl Iterator<Item = Asked> + '_ {
+        self.dhcp.take()
     }
 }
 
@@ -168,6 +203,27 @@ mod tests {
         learner.see(&fdb, segment, mac, other, 100);
         let told: Vec<_> = learner.notices().collect();
         assert_eq!(told[1], Notice::Seen { segment, mac, port: other });
+    }
+
+    #[test]
+    fn what_is_forbidden_is_told_once_a_second_and_never_fills_the_queue() {
+        let mut learner = Learner::default();
+        let ask = |last, port| Question {
+            ingress: ids().2,
+            zone: tables::ZoneId::new(1).unwrap(),
+            source: [10, 0, 0, last],
+            destination: [10, 0, 0, 1],
+            protocol: 6,
+            port,
+        };
+        for now in [100, 100, 101, 101] {
+            learner.denied(DropReason::HostDenied, &ask(3, 22), now);
+        }
+        assert_eq!(learner.notices().count(), 2);
+        for port in 1..2000 {
+            learner.denied(DropReason::HostDenied, &ask(3, port), 102);
+        }
+        assert_eq!(learner.notices().count(), NOTICES / 4);
     }
 
     #[test]

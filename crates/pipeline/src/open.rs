@@ -6,7 +6,7 @@ use tables::{PortKind, ZoneId};
 use wire::{Network, Translation, Transport};
 
 use crate::connect::{Answer, Source};
-use crate::path::{Path, translation};
+use crate::path::{Path, To, translation};
 use crate::pipeline::Step;
 use crate::{DropReason, Packet, Pipeline, Verdict, flow};
 
@@ -34,18 +34,33 @@ impl Pipeline<'_> {
         path: &Path,
     ) -> Step<Rewrite> {
         let (original, reply) = nat_of(packet, answer);
-        if is_stateless(packet) {
-            let changes = original != Translation::default();
+        let changes = original != Translation::default();
+        if changes && flow::is_underway(packet) && !self.tables.nat.pickup {
+            return Err(Verdict::Drop(DropReason::Unrelated));
+        }
+        if self.is_stateless(packet) {
             return match (changes, flow::is_answer(packet)) {
                 (false, _) => Ok(path.rewrite(packet, &original, 0)),
                 (true, true) => Err(Verdict::Drop(DropReason::Unrelated)),
-                (true, false) => Err(Verdict::Drop(DropReason::NatFragment)),
+                (true, false) => Err(Verdict::Drop(DropReason::Untranslatable)),
             };
+        }
+        if !self.may_afford(packet) {
+            return Err(Verdict::Drop(DropReason::OpeningRate));
         }
         match answer.source {
             Source::Shared(_) => self.open_shared(packet, path, original, reply),
             Source::Keep | Source::Float(_) => self.open_plain(packet, path, original, reply),
         }
+    }
+
+    /// Whether its VM may open one more now.
+    fn may_afford(&mut self, packet: &Packet<'_>) -> bool {
+        let (cost, from) = (self.tables.opening_cost, packet.ingress);
+        let is_vif = |port: &tables::Port| port.kind == PortKind::Vif;
+        cost == 0
+            || !self.tables.topology.port(from).is_some_and(is_vif)
+            || self.limiter.opens(from.index(), self.now_ms, cost)
     }
 
     /// Opens a connection whose ports stay.
@@ -142,6 +157,36 @@ impl Pipeline<'_> {
         self.flows.install_within(&original, &reply, self.tables.stamp, self.now, quota)
     }
 
+    /// Packets of which nothing is remembered: those without a key of their own when they are routed,
+    /// or might be let in by a line that another one opened; answers and ends of what is not known.
+    fn is_stateless(&self, packet: &Packet<'_>) -> bool {
+        let judged =
+            || self.tables.walls.stand() && matches!(packet.headers.network, Network::Ipv4(_));
+        (packet.key.is_l2() && (packet.routed || judged())) || flow::is_answer(packet)
+    }
+
+    /// Remembers a connection whose first packet is flooded, since nobody knows yet where its
+    /// destination is: the answers, which tell that, are let in to the VM that asked.
+    pub(crate) fn expect_answers(&self, packet: &Packet<'_>, verdict: Verdict) -> Verdict {
+        let is_guarded = self.tables.walls.before(packet.ingress).is_some();
+        let to = packet.headers.dst;
+        if let Verdict::Flood(segment) = verdict
+            && is_guarded
+            && !to.is_multicast()
+            && !packet.key.is_l2()
+            && !flow::is_answer(packet)
+            && let Some(uplink) = self.tables.topology.segment(segment).and_then(|it| it.uplink)
+        {
+            let (egress, vlan) = (uplink.port, uplink.vlan.unwrap_or(0));
+            let path = Path { egress, segment, vlan, to: To::Station(to) };
+            let mut rewrite = path.rewrite(packet, &Translation::default(), 0);
+            rewrite.flags &= !PATH_KNOWN;
+            // Where there is no room its answers come as anybody's packets do.
+            let _ = self.install(packet, &path, rewrite, Translation::default());
+        }
+        verdict
+    }
+
     /// The zone answers come from that come by this path.
     fn zone_of(&self, path: &Path) -> ZoneId {
         let segment = self.tables.topology.segment(path.segment);
@@ -149,13 +194,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// Packets of which nothing is remembered: those without a key of their own when they are routed,
-/// and answers nobody asked for.
-fn is_stateless(packet: &Packet<'_>) -> bool {
-    (packet.routed && packet.key.is_l2()) || flow::is_answer(packet)
-}
-
-/// What changes in the packets of either direction, but for ports.
+/// What changes in the packets of either direction, but for the port of a shared source.
 fn nat_of(packet: &Packet<'_>, answer: &Answer) -> (Translation, Translation) {
     let mut original = Translation::default();
     let mut reply = Translation::default();
@@ -163,6 +202,10 @@ fn nat_of(packet: &Packet<'_>, answer: &Answer) -> (Translation, Translation) {
     if answer.destination != ip.dst {
         original.destination = answer.destination;
         reply.source = ip.dst;
+    }
+    if answer.destination_port != 0 {
+        original.destination_port = answer.destination_port;
+        reply.source_port = packet.key.dport();
     }
     if let Source::Float(address) | Source::Shared(address) = answer.source {
         original.source = address;

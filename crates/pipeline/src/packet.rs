@@ -24,7 +24,7 @@ pub struct Packet<'a> {
     pub zone: ZoneId,
     /// Whether it is addressed to the node, which is to route it.
     pub routed: bool,
-    /// Its flow.
+    /// Its flow; of a fragment that waits, its datagram.
     pub key: FlowKey,
     /// The hash of its flow.
     pub hash: u64,

@@ -1,7 +1,7 @@
 //! The way of one direction, decided by that direction's own first packet.
 
 use conntrack::Rewrite;
-use conntrack::layout::{NEXT_HOP, PATH_KNOWN, REWRITES};
+use conntrack::layout::{BRIDGED, NEXT_HOP, PATH_KNOWN, REWRITES};
 use tables::{Link, Neighbour, PortId, Route, SegmentId, Snapshot, Unreachable};
 use wire::{MacAddr, Translation};
 
@@ -52,6 +52,7 @@ impl Path {
     /// What is to be done to the packets of a flow on this way.
     pub(crate) fn rewrite(&self, packet: &Packet<'_>, nat: &Translation, routed: u8) -> Rewrite {
         let rewrites = if *nat == Translation::default() { 0 } else { REWRITES };
+        let bridged = if packet.routed { 0 } else { BRIDGED };
         let (destination_mac, next_hop) = match self.to {
             To::Station(mac) => (mac.0, 0),
             To::Hop(number) => {
@@ -69,7 +70,7 @@ impl Path {
             segment: self.segment.get(),
             vlan: self.vlan,
             destination_mac,
-            flags: PATH_KNOWN | rewrites | next_hop | routed,
+            flags: PATH_KNOWN | rewrites | next_hop | bridged | routed,
         }
     }
 }
@@ -115,16 +116,23 @@ fn station(tables: &Snapshot, segment: SegmentId, address: [u8; 4]) -> Result<Pa
         None => return Err(unknown),
     };
     // Its answer to our question told where it is; if that was forgotten, it is asked again.
-    let egress = tables.fdb.find(segment, mac).ok_or(unknown)?.port;
+    to_station(tables, segment, mac).ok_or(unknown)
+}
+
+/// The path to whoever has this MAC address in a segment, if it is known where that is.
+pub(crate) fn to_station(tables: &Snapshot, segment: SegmentId, mac: MacAddr) -> Option<Path> {
+    let egress = tables.fdb.find(segment, mac)?.port;
     let uplink = tables.topology.segment(segment).and_then(|segment| segment.uplink);
     let vlan = uplink.filter(|uplink| uplink.port == egress).and_then(|uplink| uplink.vlan);
-    Ok(Path { egress, segment, vlan: vlan.unwrap_or(0), to: To::Station(mac) })
+    Some(Path { egress, segment, vlan: vlan.unwrap_or(0), to: To::Station(mac) })
 }
 
 /// The path to the node itself: by its foot in the segment the packet came from.
 fn host(tables: &Snapshot, segment: SegmentId) -> Result<Path, Lost> {
     let nobody = Lost::Unreachable(Unreachable::Host);
     let here = tables.topology.segment(segment).ok_or(nobody)?;
-    let port = tables.topology.port(here.host).ok_or(nobody)?;
+    // Where the node has no address the host's answers would not find back.
+    let foot = here.gateway.map_or(PortId::NONE, |_| here.host);
+    let port = tables.topology.port(foot).ok_or(nobody)?;
     Ok(Path { egress: port.id, segment, vlan: 0, to: To::Station(port.mac) })
 }

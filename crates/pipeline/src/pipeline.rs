@@ -1,13 +1,15 @@
 //! One packet's life, top to bottom.
 
-use conntrack::layout::{NEXT_HOP, ROUTED};
-use conntrack::{Flow, Table};
+use conntrack::layout::{BRIDGED, L2, NEXT_HOP, ROUTED};
+use conntrack::{Flow, Fragments, Table};
 use tables::{Port, PortId, Route, SegmentId, Snapshot, ZoneId};
 use wire::Network;
 
 use crate::connect::{self, Answer, Question, Refusal, Source};
 use crate::path::{self, Path};
-use crate::{Counters, DropReason, Learner, Limiter, Packet, Verdict, admit, bridge, flow};
+use crate::{
+    Counters, DropReason, Learner, Limiter, Packet, Verdict, admit, bridge, flow, groups, spoof,
+};
 
 /// A stage yields something for the next stage, or ends the packet's journey.
 pub type Step<T> = Result<T, Verdict>;
@@ -19,6 +21,8 @@ pub struct Pipeline<'a> {
     pub tables: &'a Snapshot,
     /// The connections.
     pub flows: &'a Table,
+    /// The datagrams that come in fragments.
+    pub fragments: &'a Fragments,
     /// Seconds since the node booted.
     pub now: u32,
     /// The same in milliseconds.
@@ -69,8 +73,12 @@ impl Pipeline<'_> {
         admit::headers(packet)?;
         admit::segment(&self.tables.topology, port, packet)?;
         admit::addresses(packet)?;
+        spoof::sender(port, packet)?;
         admit::routed(self.tables, port, packet);
         packet.key = flow::key(packet);
+        if matches!(packet.headers.network, Network::Ipv4(ip) if ip.fragment) {
+            self.find_ports(packet)?;
+        }
         packet.hash = self.flows.hash(packet.key);
         Ok(())
     }
@@ -111,7 +119,7 @@ impl Pipeline<'_> {
     #[inline]
     pub(crate) fn may_replay(&self, packet: &Packet<'_>, found: &Flow) -> bool {
         let leads_on = if packet.routed {
-            !found.key().is_l2()
+            !found.key().is_l2() && found.flags() & BRIDGED == 0
         } else {
             found.destination_mac() == packet.headers.dst.0
                 && found.segment() == packet.segment.get()
@@ -152,11 +160,14 @@ impl Pipeline<'_> {
         let rewrite = match known {
             Some(found) => {
                 let path = self.next_path(packet, &found)?;
+                self.judge_elsewhere(&found, &path)?;
                 self.continue_on(packet, &found, &path)
             }
             None => {
                 let answer = self.ask(packet)?;
-                let path = self.first_path(packet, &answer)?;
+                let path = self.first_path(packet, &answer);
+                let path = path.map_err(|verdict| self.expect_answers(packet, verdict))?;
+                self.judge(packet, answer.source, &path)?;
                 self.open(packet, &answer, &path)?
             }
         };
@@ -183,16 +194,11 @@ impl Pipeline<'_> {
         if !packet.routed {
             return Ok(Answer { destination: ip.dst, ..bridged(packet) });
         }
-        let question = Question {
-            ingress: packet.ingress,
-            zone: packet.zone,
-            source: ip.src,
-            destination: ip.dst,
-        };
-        connect::connect(self.tables, &question).map_err(|refusal| match refusal {
+        connect::connect(self.tables, &Question::of(packet, &ip)).map_err(|refusal| match refusal {
             Refusal::Unreachable(why) => self.lost(packet, path::Lost::Unreachable(why)),
             Refusal::NoSource => Verdict::Drop(DropReason::NoSource),
             Refusal::Host => Verdict::Host,
+            Refusal::Denied(reason) => self.deny(packet, reason),
         })
     }
 
@@ -200,11 +206,19 @@ impl Pipeline<'_> {
     /// first asked. A line that stays valid is given back; one that does not is gone, and an
     /// answer never becomes a new connection.
     fn ask_again(&mut self, packet: &Packet<'_>, found: Flow) -> Step<Option<Flow>> {
-        if flow::reopens(packet, &found) {
+        // What was sent to a station so far was never asked what it becomes at the gateway.
+        let turns_to_us = packet.routed && !found.is_reply() && found.flags() & (ROUTED | L2) == 0;
+        if turns_to_us || (flow::reopens(packet, &found) && self.may_open(packet)) {
             self.flows.remove(&found);
             return Ok(None);
         }
-        if self.is_fresh(packet, &found) || self.still_holds(&found) {
+        if self.is_fresh(packet, &found) {
+            return Ok(Some(found));
+        }
+        if groups::refuses(self.tables, self.flows, &found) {
+            return Err(Verdict::Drop(DropReason::Revoked));
+        }
+        if connect::still_holds(self.tables, self.flows, &found) {
             return Ok(Some(found));
         }
         self.flows.remove(&found);
@@ -214,41 +228,21 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Whether the connection would be translated today as it is.
-    pub(crate) fn still_holds(&self, found: &Flow) -> bool {
-        let original = if found.is_reply() { self.flows.at(found.partner()) } else { Some(*found) };
-        let Some(original) = original else { return false };
-        if original.flags() & ROUTED == 0 {
-            return true;
-        }
-        let (key, rewrite) = (original.key(), original.rewrite());
-        let question = Question {
-            ingress: PortId::new(key.ingress()).unwrap_or(PortId::NONE),
-            zone: ZoneId::new(key.zone()).unwrap_or(ZoneId::NONE),
-            source: key.src(),
-            destination: key.dst(),
-        };
-        let was = |new: [u8; 4], own: [u8; 4]| if new == [0; 4] { own } else { new };
-        match connect::connect(self.tables, &question) {
-            Ok(answer) => {
-                let source = match answer.source {
-                    Source::Keep => key.src(),
-                    Source::Float(address) | Source::Shared(address) => address,
-                };
-                source == was(rewrite.source, key.src())
-                    && answer.destination == was(rewrite.destination, key.dst())
-            }
-            // Where the way is lost for now, that is what its packets are told.
-            Err(Refusal::Unreachable(_)) => true,
-            Err(Refusal::NoSource | Refusal::Host) => false,
-        }
+    /// Whether it could open a connection here. To the shared address nobody can, so that nobody
+    /// outside can end one by saying that it has ended (RST) and is opened anew (SYN).
+    fn may_open(&self, packet: &Packet<'_>) -> bool {
+        let Network::Ipv4(ip) = packet.headers.network else { return true };
+        packet.zone != ZoneId::NONE || self.tables.nat.source != Some(ip.dst)
     }
 
     /// The path of a connection's first packet.
     pub(crate) fn first_path(&mut self, packet: &mut Packet<'_>, answer: &Answer) -> Step<Path> {
         match packet.routed {
             true => self.path_along(packet, answer.route, answer.destination),
-            false => bridge::path(self.tables, packet),
+            false => {
+                let way = bridge::path(self.tables, packet);
+                self.guarded(packet, way)
+            }
         }
     }
 
@@ -262,12 +256,13 @@ impl Pipeline<'_> {
         }
         let new = found.rewrite().destination;
         // An address that is translated is meant at the far side; one that is not, where it was
-        // said. (A private one is never looked for at the provider's.)
-        if new == [0; 4] {
+        // said. (A private one is never looked for at the provider's, be it that who was asked
+        // there sees VMs' own addresses.)
+        if new == [0; 4] && packet.zone != ZoneId::NONE {
             return self.path_to(packet, packet.zone, ip.dst);
         }
         let zone = self.far_zone(found).ok_or(Verdict::Drop(DropReason::Revoked))?;
-        self.path_to(packet, zone, new)
+        self.path_to(packet, zone, if new == [0; 4] { ip.dst } else { new })
     }
 
     /// The zone a flow's packets leave into: the one its answers come from.
@@ -283,12 +278,11 @@ impl Pipeline<'_> {
         zone: ZoneId,
         destination: [u8; 4],
     ) -> Step<Path> {
-        let unknown = Route::Unreachable(tables::Unreachable::Net);
-        let mut route =
-            self.tables.routes.find(zone, destination).map_or(unknown, |(_, route)| route);
-        if let (Route::Public { .. }, Network::Ipv4(ip)) = (route, packet.headers.network) {
-            route = connect::way_out(self.tables, packet.zone, ip.src, route);
-        }
+        let source = match packet.headers.network {
+            Network::Ipv4(ip) => ip.src,
+            _ => [0; 4],
+        };
+        let route = connect::route(self.tables, packet.zone, source, zone, destination);
         self.path_along(packet, route, destination)
     }
 
@@ -313,6 +307,7 @@ impl Pipeline<'_> {
 fn bridged(packet: &Packet<'_>) -> Answer {
     Answer {
         destination: [0; 4],
+        destination_port: 0,
         zone: packet.zone,
         source: Source::Keep,
         route: Route::Segment(packet.segment),

@@ -63,8 +63,10 @@ impl Pipeline<'_> {
             }
             self.path_along(packet, answer.route, destination)?
         } else {
-            bridge::path(self.tables, packet)?
+            let way = bridge::path(self.tables, packet);
+            self.guarded(packet, way)?
         };
+        self.judge(packet, crate::connect::Source::Keep, &path)?;
         let plain = path.rewrite(packet, &Translation::default(), 0);
         self.replay(packet, &plain)
     }

@@ -1,6 +1,7 @@
-//! What the node answers itself: ARP for its gateways and floating addresses, echo to a gateway.
+//! What the node answers itself: ARP for its gateways, floating addresses and the metadata's
+//! address, echo to a gateway, its VMs' DHCP requests.
 
-use tables::{Link, Neighbour, PortKind, Segment, SegmentId};
+use tables::{Link, METADATA, Neighbour, PortKind, Segment, SegmentId};
 use wire::{Arp, MacAddr, Network, Transport, arp, icmp};
 
 use crate::complain::Complaint;
@@ -18,7 +19,12 @@ impl Pipeline<'_> {
             Network::Arp(arp) if packet.segment == SegmentId::NONE => self.arp_public(packet, &arp),
             Network::Arp(arp) => self.arp(packet, &arp),
             Network::Ipv4(ip) => match ip.transport {
-                Transport::Echo { request: true, .. } if packet.routed => self.echo(packet, ip.dst),
+                // One in fragments the host's stack puts together and answers.
+                Transport::Echo { request: true, .. } if packet.routed && !ip.fragment => {
+                    self.echo(packet, ip.dst)
+                }
+                _ if ip.fragment => self.dhcp_in_pieces(packet),
+                Transport::Udp { sport, dport } => self.dhcp(packet, (sport, dport)),
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -36,8 +42,11 @@ impl Pipeline<'_> {
 
     fn arp(&mut self, packet: &mut Packet<'_>, said: &Arp) -> Step<()> {
         let Some(segment) = self.tables.topology.segment(packet.segment) else { return Ok(()) };
-        let Some(gateway) = segment.gateway else { return Ok(()) };
         let mine = self.tables.topology.mac(packet.ingress);
+        if self.asks_for_metadata(packet, segment, said) {
+            return Err(self.answer(packet, mine));
+        }
+        let Some(gateway) = segment.gateway else { return Ok(()) };
         self.hear(packet, said, mine)?;
         if said.operation != REQUEST {
             return Ok(());
@@ -51,6 +60,17 @@ impl Pipeline<'_> {
             return Err(self.answer(packet, mine));
         }
         Ok(())
+    }
+
+    /// A VM looks for the metadata's address on its own link, as images do that have a route there.
+    /// Its own node answers it, and no other, whatever its gateway is.
+    fn asks_for_metadata(&self, packet: &Packet<'_>, segment: &Segment, said: &Arp) -> bool {
+        let port = self.tables.topology.port(packet.ingress);
+        self.tables.nat.metadata.is_some()
+            && (said.operation, said.target) == (REQUEST, METADATA)
+            && said.sender != METADATA
+            && port.is_some_and(|port| port.kind == PortKind::Vif)
+            && (segment.gateway.is_some() || segment.taken_up)
     }
 
     /// An answer to a question of ours, or a neighbour that says it has another address now.

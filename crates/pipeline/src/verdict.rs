@@ -9,15 +9,20 @@ pub enum Verdict {
     Forward(PortId),
     /// Leaves, as it is, by every port of the segment but the one it came by.
     Flood(SegmentId),
+    /// The same, but not to the node's own foot in the segment: nothing there is for the host.
+    FloodGuests(SegmentId),
     /// Leaves by this port in fragments: it is larger than the port takes, and may be cut.
     Fragment(PortId),
     /// It is an answer by now, and leaves by the port it came by.
     Reply(PortId),
     /// Waits, as it came, until this neighbour is known.
     Hold(Link, [u8; 4]),
+    /// Waits, as it came, until the first fragment of its datagram is here; its key names that.
+    Wait,
     /// Goes back to the stack of the NIC it came by: it is the host's.
     Host,
-    /// Was for the node itself, which has read it: an answer to its own question.
+    /// Was for the node itself, which has read it: an answer to its own question, or
+    /// a DHCP request.
     Taken,
     /// Ends here.
     Drop(DropReason),
@@ -70,6 +75,23 @@ drop_reasons! {
     GuestDoubleTag = "guest_double_tag",
     /// A frame from the trunk carries a second tag behind its segment's.
     TrunkDoubleTag = "trunk_double_tag",
+    /// A VM sent it from a MAC address that is neither its own nor allowed it.
+    SpoofedMac = "spoofed_mac",
+    /// A VM sent it from an IPv4 address that is neither its own nor allowed it.
+    SpoofedIpv4 = "spoofed_ipv4",
+    /// A VM's ARP speaks for an address that is neither its own nor allowed it.
+    SpoofedArp = "spoofed_arp",
+    /// A VM sent it from an IPv6 address that is neither made of its MAC address nor allowed it.
+    SpoofedIpv6 = "spoofed_ipv6",
+    /// A VM's neighbour discovery speaks for an address that is neither its own nor allowed it.
+    SpoofedNd = "spoofed_nd",
+    /// A VM sent as a DHCP server: UDP from port 67, by IPv6 from 547.
+    RogueDhcp = "rogue_dhcp",
+    /// A VM sent as an IPv6 router: a router advertisement or a redirect.
+    RogueRa = "rogue_ra",
+    /// A VM's IPv6 headers do not say what they carry: cut in a first fragment (RFC 7112), or more
+    /// than anybody sends.
+    HiddenIpv6 = "hidden_ipv6",
     /// The port it came by was unplugged while it was on its way.
     NoPort = "no_port",
     /// The port it came by is in no segment (any more).
@@ -94,21 +116,59 @@ drop_reasons! {
     HoldFull = "hold_full",
     /// It waited for its neighbour longer than anybody waits.
     Unresolved = "unresolved",
+    /// Longer than a frame, and no memory was free to put its pieces together.
+    NoMemory = "no_memory",
     /// It would leave with an address nobody can answer to: its source is in no network here, or
     /// `routing_source_ip` is not set.
     NoSource = "no_source",
-    /// No port of the shared source address is free towards its destination.
+    /// No port of the shared source address is free towards its destination, of those that were
+    /// tried.
     NoPorts = "no_ports",
-    /// A fragment whose addresses would have to change.
-    NatFragment = "nat_fragment",
-    /// An ICMP error or echo reply that belongs to no connection here.
+    /// Its addresses would have to change, and it has neither ports nor an echo's identifier by
+    /// which an answer would find back: ICMP that is no echo, or an error in fragments.
+    Untranslatable = "untranslatable",
+    /// A first fragment cut within its transport header, or one that would write over that
+    /// (RFC 1858, RFC 3128).
+    TinyFragment = "tiny_fragment",
+    /// A first fragment with the number of a datagram whose first fragment came a moment ago, and
+    /// other ports: the later ones are not its.
+    FragmentConflict = "fragment_conflict",
+    /// A later fragment that waited two seconds for its first.
+    FragmentAlone = "fragment_alone",
+    /// A later fragment that waited for its first until others needed the room.
+    FragmentsFull = "fragments_full",
+    /// An ICMP error, an echo reply or what is left of a TCP connection, that would be translated
+    /// and belongs to no connection here.
     Unrelated = "unrelated",
-    /// An answer in a connection that has been ended: a floating address went elsewhere.
+    /// An answer in a connection that has been ended, since a floating address went elsewhere; or
+    /// any packet of one that a security group had allowed and does not allow any more.
     Revoked = "revoked",
+    /// What would open a connection to a VM that none of its security groups allows; or an answer
+    /// to it that belongs to no connection, and that they do not allow either.
+    SecurityGroup = "security_group",
+    /// A new connection to the node itself, which serves its VMs with nothing but what gateways do
+    /// and what a `[[host_rule]]` says.
+    HostDenied = "host_denied",
+    /// A new connection between networks, or out, by a way that `forward_bridge_interface` does not
+    /// name.
+    ForwardDenied = "forward_denied",
     /// A new connection, and the table has no room for it.
     TableFull = "table_full",
+    /// A new connection, and its VM has opened as many of late as `vif_connection_rate` allows.
+    OpeningRate = "opening_rate",
     /// A new connection, and its VM has as many as it may.
     Quota = "quota",
+    /// A DHCP request, or an answer of the host's, of a MAC that no vif of the network has here:
+    /// nobody answers that.
+    DhcpUnknown = "dhcp_unknown",
+    /// A DHCP request that came by the trunk: each node answers its own VMs.
+    DhcpElsewhere = "dhcp_elsewhere",
+    /// A DHCP answer that came from a VM or by the trunk, where the node answers itself.
+    DhcpServer = "dhcp_server",
+    /// A DHCP request beyond the ten a second, and twenty at once, that a vif gets answered.
+    DhcpLimit = "dhcp_limit",
+    /// A DHCP request or answer in fragments, or longer than any is.
+    DhcpMalformed = "dhcp_malformed",
 }
 
 #[cfg(test)]

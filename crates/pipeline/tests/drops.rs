@@ -10,7 +10,8 @@ use proptest::prelude::{Rng, RngExt};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use tables::{Fdb, FdbEntry, GATEWAY_MAC, Neighbour, Port, PortId, Topology};
 use testkit::{
-    Node, NodePlan, arp_reply, arp_request, echo, ethernet, ipv6_multicast, tag, tcp, udp, vm_mac,
+    Node, NodePlan, arp_reply, arp_request, discovery, echo, ethernet, ipv6, ipv6_multicast,
+    link_local, tag, tcp, udp, vm_mac,
 };
 use wire::MacAddr;
 
@@ -21,6 +22,8 @@ const VIF2: u16 = 12;
 /// A vif that is in no segment, and one with an XDP hook.
 const LOST: u16 = 13;
 const XDP: u16 = 14;
+/// One with a wall: its VM is 10.0.0.5 and nobody else.
+const WALLED: u16 = 15;
 
 fn id(number: u16) -> PortId {
     PortId::new(number).unwrap()
@@ -30,7 +33,7 @@ fn id(number: u16) -> PortId {
 fn node() -> Node {
     let plan = NodePlan {
         segments: vec![(1, Some(100)), (2, Some(102))],
-        vifs: vec![(1, 1), (2, 1), (3, 2), (4, 1)],
+        vifs: vec![(1, 1), (2, 1), (3, 2), (4, 1), (5, 1)],
         known: true,
         number: 1,
         gateways: vec![(1, [10, 0, 0, 254], false), (2, [10, 1, 0, 254], false)],
@@ -49,6 +52,7 @@ fn node() -> Node {
     }
     let segments = node.tables.topology.segments().cloned().collect();
     node.tables.topology = Arc::new(Topology::new(ports, segments));
+    node.identify(5, &[(None, "10.0.0.5/32".parse().unwrap())]);
     node
 }
 
@@ -92,6 +96,31 @@ fn culprits() -> Vec<(DropReason, u16, Vec<u8>)> {
         (DropReason::TooBig, VIF1, large),
         (DropReason::PartialChecksum, XDP, partial),
     ]
+    .into_iter()
+    .chain(liars())
+    .collect()
+}
+
+/// What VM 5 may not send as, one of each kind; tests/spoof.rs has many.
+fn liars() -> Vec<(DropReason, u16, Vec<u8>)> {
+    let own = link_local(vm_mac(5));
+    let six = |src, next, payload: &[u8]| {
+        let all = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        ipv6((vm_mac(5), src), (MacAddr([0x33, 0x33, 0, 0, 0, 1]), all), next, payload)
+    };
+    let stolen = discovery(136, link_local(vm_mac(1)), vm_mac(5));
+    let server = udp((vm(5).0, vm(5).1, 67), (vm(1).0, vm(1).1, 68), &[0; 240]);
+    let lies = [
+        (DropReason::SpoofedMac, echo((vm_mac(1), vm(5).1), vm(2), true, 1)),
+        (DropReason::SpoofedIpv4, echo((vm_mac(5), vm(1).1), vm(2), true, 1)),
+        (DropReason::SpoofedArp, arp_reply((vm_mac(5), vm(1).1), vm(2))),
+        (DropReason::SpoofedIpv6, six(link_local(vm_mac(1)), 59, &[])),
+        (DropReason::SpoofedNd, six(own, 58, &stolen)),
+        (DropReason::RogueDhcp, server),
+        (DropReason::RogueRa, six(own, 58, &[134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0])),
+        (DropReason::HiddenIpv6, six(own, 0, &[58, 1, 0, 0, 0, 0, 0, 0])),
+    ];
+    lies.map(|(reason, frame)| (reason, WALLED, frame)).into()
 }
 
 /// From VM 2 to anywhere, by the gateway.
@@ -109,6 +138,19 @@ fn with_ttl_1(mut frame: Vec<u8>) -> Vec<u8> {
 /// The first piece of a larger datagram.
 fn fragment(mut frame: Vec<u8>) -> Vec<u8> {
     frame[20] |= 0x20;
+    frame
+}
+
+/// The same cut within its UDP header.
+fn tiny(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[16..18].copy_from_slice(&27u16.to_be_bytes());
+    fragment(frame)
+}
+
+/// ICMP that asks for the time, which is no echo.
+fn timestamp() -> Vec<u8> {
+    let mut frame = echo(vm(2), (GATEWAY_MAC, OUTSIDE), true, 1);
+    frame[34] = 13;
     frame
 }
 
@@ -143,16 +185,27 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
     nat.ports = 30_000..=30_000;
     one_port.tables.nat = Arc::new(nat);
     one_port.receive(id(VIF2), &out(OUTSIDE, 30_000));
+    let mut closed = node();
+    let ways = Some(Vec::new());
+    closed.tables.policy = Arc::new(tables::Policy { ways, ..tables::Policy::default() });
     let mut small = node();
     small.flows = conntrack::Table::in_memory(4, 1);
     for sport in 1..4 {
         small.receive(id(VIF2), &out(OUTSIDE, sport));
+    }
+    let mut hasty = node();
+    // One a second: the one saved up, and the one that is waited for then.
+    hasty.tables.opening_cost = 1_000_000;
+    for sport in 1..3 {
+        hasty.receive(id(VIF2), &out(OUTSIDE, sport));
     }
     let mut greedy = node();
     greedy.tables.quota = 1;
     greedy.receive(id(VIF2), &out(OUTSIDE, 1));
     let stranger = udp((vm(2).0, [172, 16, 0, 1], 1), (GATEWAY_MAC, OUTSIDE, 53), b"?");
     let reply = echo(vm(2), (GATEWAY_MAC, OUTSIDE), false, 1);
+    let mut stolen = node();
+    stolen.receive(id(VIF2), &fragment(out(OUTSIDE, 1)));
     vec![
         (DropReason::Ttl, hushed(), VIF2, with_ttl_1(out(OUTSIDE, 1))),
         (DropReason::NoRoute, lost, VIF2, out(OUTSIDE, 2)),
@@ -160,11 +213,43 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
         (DropReason::NeedsFragments, narrow, VIF2, out(OUTSIDE, 2)),
         (DropReason::NoSource, node(), VIF2, stranger),
         (DropReason::NoPorts, one_port, VIF2, out(OUTSIDE, 30_001)),
-        (DropReason::NatFragment, node(), VIF2, fragment(out(OUTSIDE, 1))),
+        (DropReason::Untranslatable, node(), VIF2, timestamp()),
+        (DropReason::TinyFragment, node(), VIF2, tiny(out(OUTSIDE, 1))),
+        (DropReason::FragmentConflict, stolen, VIF2, fragment(out(OUTSIDE, 2))),
         (DropReason::Unrelated, node(), VIF2, reply),
+        (DropReason::HostDenied, node(), VIF2, out([91, 207, 15, 105], 1)),
+        (DropReason::ForwardDenied, closed, VIF2, out(OUTSIDE, 1)),
         (DropReason::TableFull, small, VIF2, out(OUTSIDE, 4)),
+        (DropReason::OpeningRate, hasty, VIF2, out(OUTSIDE, 3)),
         (DropReason::Quota, greedy, VIF2, out(OUTSIDE, 2)),
         revoked(),
+        walled(),
+    ]
+    .into_iter()
+    .chain(dhcp())
+    .collect()
+}
+
+/// Requests and answers that nobody is to hear, on a node that answers its own VMs.
+fn dhcp() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
+    let serving = || {
+        let mut node = node();
+        node.serve_dhcp(tables::Dhcp::Node);
+        node
+    };
+    let all = |port| (MacAddr::BROADCAST, [255; 4], port);
+    let ask = |mac| udp((mac, [0; 4], 68), all(67), &[1; 300]);
+    let answer = udp((vm(2).0, vm(2).1, 67), all(68), &[2; 300]);
+    let mut asked = serving();
+    while asked.receive(id(VIF2), &ask(vm_mac(2))).0 == Verdict::Taken {
+        let _ = asked.learner.asked().count();
+    }
+    vec![
+        (DropReason::DhcpUnknown, serving(), VIF2, ask(vm_mac(9))),
+        (DropReason::DhcpElsewhere, serving(), TRUNK, tag(&ask(vm_mac(9)), 100)),
+        (DropReason::DhcpServer, serving(), VIF2, answer),
+        (DropReason::DhcpLimit, asked, VIF2, ask(vm_mac(2))),
+        (DropReason::DhcpMalformed, serving(), VIF2, fragment(ask(vm_mac(2)))),
     ]
 }
 
@@ -184,8 +269,22 @@ fn revoked() -> (DropReason, Node, u16, Vec<u8>) {
     (DropReason::Revoked, node, VIF1, answer)
 }
 
+/// VM 1 has no security group, and VM 2 is not of its network.
+fn walled() -> (DropReason, Node, u16, Vec<u8>) {
+    let mut node = node();
+    let walls = vec![(id(VIF1), tables::Wall::default())];
+    node.tables.walls = Arc::new(tables::Walls::new(Arc::default(), walls, true));
+    (DropReason::SecurityGroup, node, VIF2, echo(vm(2), vm(1), true, 1))
+}
+
 /// Reasons that dataplane and control thread give, not the pipeline.
-const ELSEWHERE: [DropReason; 2] = [DropReason::HoldFull, DropReason::Unresolved];
+const ELSEWHERE: [DropReason; 5] = [
+    DropReason::HoldFull,
+    DropReason::Unresolved,
+    DropReason::NoMemory,
+    DropReason::FragmentAlone,
+    DropReason::FragmentsFull,
+];
 
 #[test]
 fn every_drop_reason_has_a_packet_that_meets_it_and_a_counter_that_moves() {
@@ -226,6 +325,7 @@ fn pipeline(node: &mut Node) -> Pipeline<'_> {
     Pipeline {
         tables: &node.tables,
         flows: &node.flows,
+        fragments: &node.fragments,
         now: node.now,
         counters: &node.counters,
         now_ms: 0,
@@ -284,7 +384,7 @@ fn disfigure(rng: &mut TestRng, seeds: &[Vec<u8>], chunk: &mut [u8]) -> usize {
 fn a_million_random_and_mutated_frames_get_one_verdict_each() {
     const FRAMES: usize = 1_000_000;
     const HEADROOM: usize = 64;
-    let ports = [TRUNK, PUBLIC, VIF1, VIF2, VIF2, LOST, XDP, 99, 101];
+    let ports = [TRUNK, PUBLIC, VIF1, VIF2, VIF2, LOST, XDP, WALLED, WALLED, 99, 101];
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, b"trunkline, a million odd frames!");
     let seeds = seeds();
     let mut node = node();
@@ -292,6 +392,11 @@ fn a_million_random_and_mutated_frames_get_one_verdict_each() {
     let mut sent = 0;
     while sent < FRAMES {
         node.now += 1;
+        // The second half meets security groups that let nothing in.
+        if sent >= FRAMES / 2 && !node.tables.walls.stand() {
+            let walls = [VIF1, VIF2].map(|port| (id(port), tables::Wall::default()));
+            node.tables.walls = Arc::new(tables::Walls::new(Arc::default(), walls.into(), true));
+        }
         let mut batch: Vec<Packet<'_>> = chunks
             .iter_mut()
             .map(|chunk| {
@@ -314,16 +419,7 @@ fn a_million_random_and_mutated_frames_get_one_verdict_each() {
         let _ = node.learner.notices().count();
     }
     let counters = &node.counters;
-    let verdicts = [
-        &counters.forward,
-        &counters.flood,
-        &counters.reply,
-        &counters.held,
-        &counters.host,
-        &counters.taken,
-        &counters.drop,
-    ]
-    .map(|counter| counter.load(Relaxed));
+    let verdicts = node.verdicts();
     assert_eq!(verdicts.iter().sum::<u64>(), sent as u64);
     assert!(verdicts.iter().all(|count| *count > 1000), "{verdicts:?}");
     let drop = counters.drop.load(Relaxed);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Barrier;
 
-use conntrack::Table;
+use conntrack::{Fragments, Table};
 use pipeline::{Counters, Learner, Limiter, Packet, Pipeline, Verdict};
 use tables::{GATEWAY_MAC, PortId, Snapshot};
 use testkit::{Node, NodePlan, udp, vm_mac};
@@ -54,6 +54,7 @@ type Refused = BTreeMap<&'static str, usize>;
 fn work(tables: &Snapshot, flows: &Table, burst: &[(u16, Vec<u8>)], together: &Barrier) -> Refused {
     let counters = Counters::default();
     let (mut learner, mut limiter) = (Learner::default(), Limiter::default());
+    let fragments = &Fragments::new(7);
     let mut refused = BTreeMap::new();
     for part in burst.chunks(BATCH) {
         let mut chunks: Vec<Vec<u8>> =
@@ -69,7 +70,8 @@ fn work(tables: &Snapshot, flows: &Table, burst: &[(u16, Vec<u8>)], together: &B
         let (now, now_ms) = (1000, 1_000_000);
         let (learner, limiter) = (&mut learner, &mut limiter);
         let counters = &counters;
-        Pipeline { tables, flows, now, now_ms, counters, learner, limiter }.forward(&mut batch);
+        Pipeline { tables, flows, fragments, now, now_ms, counters, learner, limiter }
+            .forward(&mut batch);
         for packet in &batch {
             match packet.verdict.unwrap() {
                 Verdict::Forward(_) => {}

@@ -1,4 +1,5 @@
-//! What workers look up and never change: ports, segments, stations, routes, neighbours, NAT.
+//! What workers look up and never change: ports, segments, stations, routes, neighbours, NAT,
+//! security groups.
 //!
 //! The control thread builds a [`Snapshot`] and publishes it; workers hold a [`Reader`] and see
 //! the newest one between two batches. Nothing here knows a packet, a file or a socket, and no
@@ -17,21 +18,29 @@
 #![forbid(unsafe_code)]
 
 mod fdb;
+mod group;
 mod id;
+mod identity;
 mod nat;
 mod neighbour;
+mod policy;
 mod port;
 mod route;
 mod segment;
 mod snapshot;
 mod topology;
+mod walls;
 
 pub use fdb::{Fdb, FdbEntry};
+pub use group::{Group, Origin, Rule};
 pub use id::{PortId, SegmentId, ZoneId};
-pub use nat::{Float, Nat, Snat};
+pub use identity::Identity;
+pub use nat::{Float, Forward, METADATA, METADATA_PORT, MetadataServer, Nat, Snat};
 pub use neighbour::{Link, Neighbour, Neighbours, NextHop};
+pub use policy::{Call, DropAction, HostRule, Policy, Side};
 pub use port::{Egress, GATEWAY_MAC, Port, PortKind};
 pub use route::{Route, Routes, Unreachable};
-pub use segment::{Gateway, Segment, Uplink};
+pub use segment::{Dhcp, Gateway, Segment, Uplink};
 pub use snapshot::{Publisher, Reader, Snapshot};
 pub use topology::Topology;
+pub use walls::{Ask, Groups, Let, Member, Own, Wall, Walls};

@@ -28,6 +28,23 @@ pub struct Float {
     pub way: Option<Route>,
 }
 
+/// A UDP port of a shared address that leads to a VM (nova's `ensure_vpn_forward`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The address that is asked.
+    pub address: [u8; 4],
+    /// The port that is asked.
+    pub port: u16,
+    /// The VM's own address.
+    pub fixed: [u8; 4],
+    /// The port it listens on.
+    pub fixed_port: u16,
+    /// The segment the VM is in.
+    pub segment: SegmentId,
+    /// The zone that is in.
+    pub zone: ZoneId,
+}
+
 /// When a packet from a network gets the node's shared source address (nova's `add_snat_rule`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snat {
@@ -39,18 +56,37 @@ pub enum Snat {
     Never,
 }
 
+/// The address that VMs ask for their metadata (EC2's, and nova's).
+pub const METADATA: [u8; 4] = [169, 254, 169, 254];
+/// The TCP port they ask there.
+pub const METADATA_PORT: u16 = 80;
+
+/// Where metadata is served (nova's `metadata_host` and `metadata_port`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataServer {
+    /// Its address: of this node, or of another.
+    pub address: [u8; 4],
+    /// Its TCP port.
+    pub port: u16,
+}
+
 /// What address translation goes by.
 #[derive(Clone, Debug)]
 pub struct Nat {
     floats: HashMap<[u8; 4], Float, ahash::RandomState>,
     fixed: HashMap<(ZoneId, [u8; 4]), [u8; 4], ahash::RandomState>,
+    forwards: HashMap<([u8; 4], u16), Forward, ahash::RandomState>,
     sources: HashMap<ZoneId, PrefixMap<Ipv4Net, Snat>>,
     exempt: PrefixSet<Ipv4Net>,
     forced: PrefixSet<Ipv4Net>,
+    /// Where VMs' requests for metadata are led; none leaves them without an answer.
+    pub metadata: Option<MetadataServer>,
     /// The shared source address, nova's `routing_source_ip`.
     pub source: Option<[u8; 4]>,
     /// Its ports and echo ids that are ours to give; the others are the host's.
     pub ports: RangeInclusive<u16>,
+    /// Whether what comes of a TCP connection is translated though its beginning was not seen.
+    pub pickup: bool,
 }
 
 impl Default for Nat {
@@ -58,11 +94,14 @@ impl Default for Nat {
         Self {
             floats: HashMap::default(),
             fixed: HashMap::default(),
+            forwards: HashMap::default(),
             sources: HashMap::default(),
             exempt: PrefixSet::default(),
             forced: PrefixSet::default(),
+            metadata: None,
             source: None,
             ports: 20_000..=45_999,
+            pickup: true,
         }
     }
 }
@@ -76,6 +115,22 @@ impl Nat {
     pub fn insert_float(&mut self, float: Float) {
         self.fixed.insert((float.zone, float.fixed), float.address);
         self.floats.insert(float.address, float);
+    }
+
+    /// Leads a port to a VM.
+    pub fn insert_forward(&mut self, forward: Forward) {
+        self.forwards.insert((forward.address, forward.port), forward);
+    }
+
+    /// Where a UDP port of an address leads.
+    #[must_use]
+    pub fn forward(&self, address: [u8; 4], port: u16) -> Option<&Forward> {
+        self.forwards.get(&(address, port))
+    }
+
+    /// Every port that leads to a VM, in no order.
+    pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        self.forwards.values()
     }
 
     /// Says when packets from a prefix of a zone get the shared source address.

@@ -2,7 +2,7 @@
 
 use wire::MacAddr;
 
-use crate::{PortId, SegmentId};
+use crate::{Identity, PortId, SegmentId};
 
 /// What VMs know the gateway by: the same on every node, so that a VM that moves finds it there.
 pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6c, 0, 0, 1]);
@@ -47,6 +47,9 @@ pub struct Port {
     pub mac: MacAddr,
     /// The VM behind a vif. What speaks there with another address is looked at each time.
     pub station: Option<MacAddr>,
+    /// What it may send as; none where anybody may send as anything: on other ports, and on vifs
+    /// without walls (`firewall_driver = "noop"`).
+    pub identity: Option<Identity>,
     /// Largest packet it takes, bytes behind the Ethernet header and tag.
     pub mtu: u16,
     /// The change that concerned it last: a line older than this was decided under other facts.

@@ -1,5 +1,7 @@
 //! What nova-network calls a network on a node: bridge, VLAN and subnet.
 
+use wire::MacAddr;
+
 use crate::{PortId, SegmentId, ZoneId};
 
 /// The NIC by which a segment reaches other nodes.
@@ -19,6 +21,21 @@ pub struct Gateway {
     /// Whether every node has the same (`share_dhcp_address`): then nothing is said in its name
     /// on the trunk.
     pub shared: bool,
+    /// The MAC address it had before the node was taken over: stations send to it until they hear
+    /// of ours, and some never do.
+    pub before: Option<MacAddr>,
+}
+
+/// Who answers the DHCP requests of a segment's VMs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dhcp {
+    /// Somebody in the segment: requests and answers are bridged like all else.
+    #[default]
+    Bridged,
+    /// The node, for its own VMs.
+    Node,
+    /// A server at the host port, for the node's own VMs.
+    Host,
 }
 
 /// One broadcast domain on this node.
@@ -41,4 +58,6 @@ pub struct Segment {
     pub taken_up: bool,
     /// Largest segment of a TCP connection routed into or out of it; none leaves it as it is.
     pub clamp_mss: Option<u16>,
+    /// Who answers its VMs' DHCP requests.
+    pub dhcp: Dhcp,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::{Fdb, Nat, Neighbours, Routes, Topology};
+use crate::{Fdb, Nat, Neighbours, Policy, Routes, Topology, Walls};
 
 /// Everything a worker looks up, as it was at one moment.
 #[derive(Clone, Debug)]
@@ -23,8 +23,14 @@ pub struct Snapshot {
     pub neighbours: Arc<Neighbours>,
     /// Address translation.
     pub nat: Arc<Nat>,
+    /// Security groups.
+    pub walls: Arc<Walls>,
+    /// What may be reached beyond a VM's own network.
+    pub policy: Arc<Policy>,
     /// Connections a VM may have opened.
     pub quota: u32,
+    /// Microseconds that a new connection of a VM costs with one worker; 0: nothing.
+    pub opening_cost: u32,
 }
 
 impl Default for Snapshot {
@@ -37,7 +43,10 @@ impl Default for Snapshot {
             routes: Arc::default(),
             neighbours: Arc::default(),
             nat: Arc::default(),
+            walls: Arc::default(),
+            policy: Arc::default(),
             quota: u32::MAX,
+            opening_cost: 0,
         }
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             public: false,
             mac: crate::GATEWAY_MAC,
             station: None,
+            identity: None,
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,
@@ -142,6 +143,7 @@ mod tests {
                 host: PortId::NONE,
                 taken_up: false,
                 clamp_mss: None,
+                dhcp: crate::Dhcp::Bridged,
             }],
         )
     }

@@ -76,6 +76,43 @@ fn arp(operation: u8, src: (MacAddr, [u8; 4]), target: (MacAddr, [u8; 4]), to: M
     ethernet(src.0, to, 0x0806, &body)
 }
 
+/// An IPv6 packet of any protocol; an ICMPv6 message gets its checksum.
+pub fn ipv6(
+    src: (MacAddr, [u8; 16]),
+    dst: (MacAddr, [u8; 16]),
+    next: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    let length = payload.len() as u16;
+    if next == 58 {
+        let pseudo = [&src.1[..], &dst.1, &u32::from(length).to_be_bytes(), &[0, 0, 0, 58]];
+        let sum = wire::checksum::sum(&[&pseudo.concat()[..], &payload].concat());
+        payload[2..4].copy_from_slice(&(!wire::checksum::fold(sum)).to_be_bytes());
+    }
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([next, 255]);
+    packet.extend([src.1, dst.1].concat());
+    packet.extend(payload);
+    ethernet(src.0, dst.0, 0x86dd, &packet)
+}
+
+/// The link-local address that a station makes of its MAC address.
+pub fn link_local(mac: MacAddr) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[..2].copy_from_slice(&[0xfe, 0x80]);
+    address[8..].copy_from_slice(&mac.interface_id());
+    address
+}
+
+/// A message of neighbour discovery about `target`, with one link-layer address option: a
+/// solicitation (135) says the source's, an advertisement (136) the target's.
+pub fn discovery(kind: u8, target: [u8; 16], claims: MacAddr) -> Vec<u8> {
+    let option = if kind == 136 { 2 } else { 1 };
+    [&[kind, 0, 0, 0, 0x20, 0, 0, 0][..], &target, &[option, 1], &claims.0].concat()
+}
+
 /// A router solicitation to all routers, as every booting guest sends it.
 pub fn ipv6_multicast(src: MacAddr) -> Vec<u8> {
     let body = [133, 0, 0, 0, 0, 0, 0, 0];

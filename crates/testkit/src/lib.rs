@@ -9,9 +9,13 @@
 mod frames;
 mod node;
 mod pcap;
+pub mod seeds;
 mod world;
 
-pub use frames::{arp_reply, arp_request, echo, ethernet, ipv6_multicast, tag, tcp, udp, vm_mac};
+pub use frames::{
+    arp_reply, arp_request, discovery, echo, ethernet, ipv6, ipv6_multicast, link_local, tag, tcp,
+    udp, vm_mac,
+};
 pub use node::{Node, NodePlan, ROUTER};
 pub use pcap::Pcap;
 pub use world::{Sent, World};

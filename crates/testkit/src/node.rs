@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use conntrack::Table;
-use ipnet::Ipv4Net;
+use conntrack::{Fragments, Table};
+use ipnet::{IpNet, Ipv4Net};
 use pipeline::{Counters, Learner, Limiter, Notice, Packet, Pipeline, Verdict};
 use tables::{
-    Egress, Fdb, FdbEntry, Float, GATEWAY_MAC, Gateway, Link, Nat, Neighbour, Neighbours, NextHop,
-    Port, PortId, PortKind, Route, Routes, Segment, SegmentId, Snapshot, Snat, Topology, Uplink,
-    ZoneId,
+    Egress, Fdb, FdbEntry, Float, GATEWAY_MAC, Gateway, Identity, Link, Nat, Neighbour, Neighbours,
+    NextHop, Port, PortId, PortKind, Route, Routes, Segment, SegmentId, Snapshot, Snat, Topology,
+    Uplink, ZoneId,
 };
 use wire::{MacAddr, Station};
 
@@ -49,12 +50,15 @@ pub const ROUTER: Station = Station { mac: MacAddr([2, 0, 0, 0, 9, 9]), address:
 pub struct Node {
     pub tables: Snapshot,
     pub flows: Table,
+    pub fragments: Fragments,
     pub counters: Counters,
     pub learner: Learner,
     pub limiter: Limiter,
     pub now: u32,
     /// Frames that wait for a neighbour.
     pub held: Vec<(PortId, Vec<u8>)>,
+    /// Fragments that wait for their first.
+    pub late: Vec<(PortId, Vec<u8>)>,
 }
 
 /// A node's own MAC address on a NIC.
@@ -83,10 +87,23 @@ fn port(node: u8, number: u16, kind: PortKind, segment: u16) -> Port {
         stamp: 1,
         partial_checksums: false,
         station: None,
+        identity: None,
     }
 }
 
 impl Node {
+    /// Has VMs' DHCP requests answered by the node, by a server at its host ports, or by nobody
+    /// here; its vifs are those of the VMs of their numbers.
+    pub fn serve_dhcp(&mut self, dhcp: tables::Dhcp) {
+        let mut ports: Vec<Port> = self.tables.topology.ports().cloned().collect();
+        for port in ports.iter_mut().filter(|port| port.kind == PortKind::Vif) {
+            port.station = Some(crate::vm_mac(port.id.get() as u8 - 10));
+        }
+        let segments = self.tables.topology.segments().cloned();
+        let segments = segments.map(|segment| Segment { dhcp, ..segment }).collect();
+        self.tables.topology = Arc::new(Topology::new(ports, segments));
+    }
+
     /// A node with empty tables of connections and counters.
     pub fn new(plan: &NodePlan) -> Self {
         let mut ports = vec![
@@ -113,14 +130,13 @@ impl Node {
             zone: zone(),
             uplink: Some(Uplink { port: port_id(TRUNK), vlan: *vlan }),
             members: members[number].clone(),
-            gateway: plan
-                .gateways
-                .iter()
-                .find(|(segment, ..)| segment == number)
-                .map(|(_, address, shared)| Gateway { address: *address, shared: *shared }),
+            gateway: plan.gateways.iter().find(|(segment, ..)| segment == number).map(
+                |(_, address, shared)| Gateway { address: *address, shared: *shared, before: None },
+            ),
             host: port_id(100 + number),
             taken_up: false,
             clamp_mss: None,
+            dhcp: tables::Dhcp::Bridged,
         });
         let topology = Arc::new(Topology::new(ports, segments.collect()));
         let tables = Snapshot {
@@ -131,16 +147,21 @@ impl Node {
             routes: Arc::new(routes(plan)),
             neighbours: Arc::new(neighbours(plan)),
             nat: Arc::new(nat(plan)),
+            walls: Arc::default(),
+            policy: Arc::default(),
             quota: u32::MAX,
+            opening_cost: 0,
         };
         Self {
             tables,
             flows: Table::in_memory(LINES, 0x5eed),
+            fragments: Fragments::new(0x5eed),
             counters: Counters::default(),
             learner: Learner::default(),
             limiter: Limiter::default(),
             now: 1000,
             held: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -156,10 +177,28 @@ impl Node {
         if let Verdict::Hold(..) = verdict {
             self.held.push((ingress, bytes.clone()));
         }
+        if verdict == Verdict::Wait {
+            self.late.push((ingress, bytes.clone()));
+        }
         let asked = self.learn();
         let mut sent = self.dispatch(ingress, verdict, &bytes);
         sent.extend(asked);
         (verdict, sent)
+    }
+
+    /// How often it came to each verdict; drops are last.
+    pub fn verdicts(&self) -> [u64; 7] {
+        let counters = &self.counters;
+        let each = [
+            &counters.forward,
+            &counters.flood,
+            &counters.reply,
+            &counters.held,
+            &counters.host,
+            &counters.taken,
+            &counters.drop,
+        ];
+        each.map(|counter| counter.load(Relaxed))
     }
 
     /// Its pipeline, for a batch of one's own.
@@ -167,6 +206,7 @@ impl Node {
         Pipeline {
             tables: &self.tables,
             flows: &self.flows,
+            fragments: &self.fragments,
             now: self.now,
             now_ms: u64::from(self.now) * 1000,
             counters: &self.counters,
@@ -185,18 +225,28 @@ impl Node {
             Verdict::Forward(port) | Verdict::Reply(port) | Verdict::Fragment(port) => {
                 vec![(port, frame.to_vec())]
             }
-            Verdict::Flood(segment) => {
+            Verdict::Flood(segment) | Verdict::FloodGuests(segment) => {
+                let to_host = matches!(verdict, Verdict::Flood(_));
                 let segment = self.tables.topology.segment(segment).unwrap();
                 let uplink = segment.uplink.unwrap();
+                let ask = pipeline::flooded(frame, segment.zone);
+                let walls = &self.tables.walls;
+                let hears = |port: PortId| ask.is_none_or(|ask| walls.judge(port, &ask).is_some());
                 let others = segment.members.iter().filter(|port| **port != from);
+                let others = others.filter(|port| to_host || **port != segment.host);
                 others
+                    .filter(|port| hears(**port))
                     .map(|port| match uplink.vlan {
                         Some(vlan) if *port == uplink.port => (*port, crate::tag(frame, vlan)),
                         _ => (*port, frame.to_vec()),
                     })
                     .collect()
             }
-            Verdict::Host | Verdict::Taken | Verdict::Hold(..) | Verdict::Drop(_) => Vec::new(),
+            Verdict::Host
+            | Verdict::Taken
+            | Verdict::Hold(..)
+            | Verdict::Wait
+            | Verdict::Drop(_) => Vec::new(),
         }
     }
 
@@ -213,7 +263,7 @@ impl Node {
                 Notice::Wanted { link: Link::Segment(segment), address } => {
                     asked.extend(self.ask(segment, address));
                 }
-                Notice::Wanted { .. } | Notice::PartialChecksum { .. } => {}
+                Notice::Wanted { .. } | Notice::Denied { .. } | Notice::PartialChecksum { .. } => {}
             }
         }
         asked
@@ -244,6 +294,18 @@ impl Node {
         let mut neighbours = Neighbours::clone(&self.tables.neighbours);
         neighbours.insert(segment, address, neighbour);
         self.tables.neighbours = Arc::new(neighbours);
+    }
+
+    /// Builds a wall at a VM's vif: it may send as itself and from these addresses.
+    pub fn identify(&mut self, vm: u8, addresses: &[(Option<MacAddr>, IpNet)]) {
+        let mut ports: Vec<Port> = self.tables.topology.ports().cloned().collect();
+        let vif = port_id(10 + u16::from(vm));
+        for port in ports.iter_mut().filter(|port| port.id == vif) {
+            port.station = Some(crate::vm_mac(vm));
+            port.identity = Some(Identity::new(crate::vm_mac(vm), addresses));
+        }
+        let segments = self.tables.topology.segments().cloned().collect();
+        self.tables.topology = Arc::new(Topology::new(ports, segments));
     }
 
     /// Puts a learned station into the fdb.

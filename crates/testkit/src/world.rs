@@ -135,9 +135,12 @@ impl World {
             assert!(steps < MANY, "frames go round in circles");
             let node = if left { &mut self.left } else { &mut self.right };
             let heard = node.tables.neighbours.clone();
-            let sent = node.receive(port, &frame).1;
+            let (verdict, sent) = node.receive(port, &frame);
             let news = !std::sync::Arc::ptr_eq(&heard, &node.tables.neighbours);
-            let released = if news { node.release() } else { Vec::new() };
+            let mut released = if news { node.release() } else { Vec::new() };
+            if verdict != pipeline::Verdict::Wait {
+                released.append(&mut node.late);
+            }
             for (egress, frame) in sent {
                 self.deliver(left, egress, frame, &mut queue, &mut reached);
             }

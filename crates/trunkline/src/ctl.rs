@@ -1,11 +1,14 @@
 //! `trunkline ctl`: asks a running daemon, prints tables for people or JSON for programs.
 
 use std::future::Future;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
-use control::report::{Cut, Explained, FdbEntry, Flow, Neighbour, Port, Reloaded, Route, Segment};
+use clap::{Args, Subcommand, ValueEnum};
+use control::report::{
+    Cut, Explained, FdbEntry, Flow, Group, Lease, Neighbour, Port, Reloaded, Route, Segment, Vif,
+};
 use control::{api, ctl, show};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,6 +67,10 @@ enum Question {
     Neighbours,
     /// Address translation: the shared source, ranges, floating addresses.
     Nat,
+    /// What every VM is told by DHCP, and what was said to it.
+    Dhcp,
+    /// Security groups: what each allows, and who is in it.
+    Groups,
     /// The connection table, 50,000 flows at most.
     Flows {
         /// Words a flow must have: a port's name, tcp, an address, address:port.
@@ -72,8 +79,45 @@ enum Question {
         #[arg(long)]
         delete: bool,
     },
+    /// What the VM behind a vif has to know.
+    Vif {
+        /// Name of the vif.
+        name: String,
+        /// Print it as the VM's own configuration, to be put into its image or its config drive.
+        #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = "both")]
+        interfaces: Option<Interfaces>,
+        /// Name of the interface in the VM.
+        #[arg(long, value_name = "NAME", default_value = "eth0", requires = "interfaces")]
+        interface_name: String,
+    },
+    /// Keys and configuration for a project's VPN instance and its users.
+    Vpn {
+        #[command(subcommand)]
+        deed: crate::vpn::Deed,
+    },
     /// Read the configuration again.
     Reload,
+}
+
+/// Whose configuration of interfaces.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Interfaces {
+    /// Each of them.
+    Both,
+    /// Debian's /etc/network/interfaces.
+    Ifupdown,
+    /// A file of /etc/netplan.
+    Netplan,
+}
+
+impl Interfaces {
+    fn of(self, vif: &Vif, name: &str) -> String {
+        match self {
+            Self::Both => [show::ifupdown(vif, name), show::netplan(vif, name)].join("\n"),
+            Self::Ifupdown => show::ifupdown(vif, name),
+            Self::Netplan => show::netplan(vif, name),
+        }
+    }
 }
 
 /// Asks, and prints the answer.
@@ -99,6 +143,8 @@ pub(crate) fn ask(ask: &Ask) -> Result<()> {
                 whom.get("/v1/neighbours", shown).await
             }
             Question::Nat => whom.get("/v1/nat", show::nat).await,
+            Question::Dhcp => whom.get("/v1/dhcp", |all: &Vec<Lease>| show::leases(all)).await,
+            Question::Groups => whom.get("/v1/groups", |all: &Vec<Group>| show::groups(all)).await,
             Question::Flows { filter, delete } => {
                 let page = ctl::query("/v1/flows", "filter", &filter.join(" "));
                 if *delete {
@@ -106,6 +152,18 @@ pub(crate) fn ask(ask: &Ask) -> Result<()> {
                     return whom.print(&answer, show::cut);
                 }
                 whom.get(&page, |all: &Vec<Flow>| show::flows(all)).await
+            }
+            Question::Vif { name, interfaces, interface_name } => {
+                let page = ctl::query("/v1/vif", "name", name);
+                let shown = |vif: &Vif| match interfaces {
+                    Some(format) => format.of(vif, interface_name),
+                    None => show::vif(vif),
+                };
+                whom.get(&page, shown).await
+            }
+            Question::Vpn { deed } => {
+                let nat: control::report::Nat = ctl::get(&whom.socket()?, "/v1/nat").await?;
+                deed.execute(&nat.vpns)
             }
             Question::Reload => {
                 let answer: Reloaded = ctl::post(&whom.socket()?, "/v1/reload").await?;
@@ -127,8 +185,12 @@ pub(crate) fn explain(ask: &AskPacket) -> Result<()> {
 
 fn in_runtime(asking: impl Future<Output = Result<String>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    println!("{}", runtime.block_on(asking)?.trim_end());
-    Ok(())
+    let text = runtime.block_on(asking)?;
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        // Who reads it has read enough: `| head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 impl Whom {

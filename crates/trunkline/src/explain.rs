@@ -2,11 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use conntrack::Fragments;
 use control::report::{Explained, Stage};
 use control::words::Words;
 use pipeline::connect::Source;
 use pipeline::{Counters, Explanation, Learner, Limiter, Packet, Pipeline, Verdict};
-use tables::{GATEWAY_MAC, Link, Neighbour, Port, PortId, PortKind, Route, SegmentId, Snapshot};
+use tables::{
+    GATEWAY_MAC, Let, Link, Neighbour, Port, PortId, PortKind, Route, SegmentId, Snapshot,
+};
 use wire::{MacAddr, Network};
 
 use crate::node::Node;
@@ -35,6 +38,7 @@ impl Node {
         let told = Pipeline {
             tables: &tables,
             flows: &self.workers.flows,
+            fragments: &Fragments::with_sets(1, 0),
             now: dataplane::now(),
             now_ms: u64::from(dataplane::now()) * 1000,
             counters: &counters,
@@ -80,6 +84,11 @@ impl Node {
                 format!("network {}, zone {}", names.segment(segment), names.zone(told.zone))
             }
         };
+        if !told.admitted {
+            say("admit", place);
+            say("verdict", self.verdict(told.verdict));
+            return stages;
+        }
         let to = if told.routed { "addressed to the gateway" } else { "addressed to a station" };
         say("admit", format!("{place}; {to}"));
         say(
@@ -92,7 +101,11 @@ impl Node {
         );
         if let Some(answer) = told.answer.filter(|_| told.routed) {
             let address = |address: [u8; 4]| Ipv4Addr::from(address).to_string();
-            say("destination", address(answer.destination));
+            let port = match answer.destination_port {
+                0 => String::new(),
+                port => format!(", port {port}"),
+            };
+            say("destination", format!("{}{port}", address(answer.destination)));
             say("way", self.way(answer.route));
             say(
                 "source",
@@ -105,6 +118,9 @@ impl Node {
                     }
                 },
             );
+        }
+        if let Some(why) = told.let_in.filter(|why| *why != Some(Let::Open)) {
+            say("groups", control::describe::let_in(why, &self.model.security));
         }
         if let Some(way) = &told.way {
             let egress = PortId::new(way.egress).map_or("-".to_owned(), |id| names.port(id));
@@ -141,6 +157,9 @@ impl Node {
         match verdict {
             Verdict::Forward(port) => format!("forward by {}", names.port(port)),
             Verdict::Flood(segment) => format!("flood network {}", names.segment(segment)),
+            Verdict::FloodGuests(segment) => {
+                format!("flood network {}, but for this node", names.segment(segment))
+            }
             Verdict::Fragment(port) => format!("cut and forward by {}", names.port(port)),
             Verdict::Reply(port) => format!("answered, back by {}", names.port(port)),
             Verdict::Hold(link, address) => {
@@ -150,6 +169,7 @@ impl Node {
                 };
                 format!("waits until {} on {link} is known", Ipv4Addr::from(address))
             }
+            Verdict::Wait => "waits for its first fragment".to_owned(),
             Verdict::Host => "the host's".to_owned(),
             Verdict::Taken => "for the node itself".to_owned(),
             Verdict::Drop(reason) => {

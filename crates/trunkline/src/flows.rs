@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use conntrack::layout::{FIN, RST, SEEN};
+use conntrack::layout::{FIN, OUTLIVED, RST, SEEN};
 use conntrack::{Flow, Mark, Rewrite};
 use control::describe::Names;
 use control::filter::Filter;
@@ -23,8 +23,12 @@ impl Node {
         let live = (0..flows.len()).filter_map(|index| flows.at(index));
         // Each connection's answers stand below it.
         let originals = live.filter(|flow| !flow.is_reply());
-        let both = originals.flat_map(|flow| [Some(flow), flows.at(flow.partner())]);
-        let told = both.flatten().map(|flow| told(&flow, &names, now));
+        let both = originals.flat_map(|flow| {
+            let reply = flows.at(flow.partner());
+            let outlived = flow.bits() & OUTLIVED != 0;
+            [Some((flow, outlived)), reply.map(|reply| (reply, outlived))]
+        });
+        let told = both.flatten().map(|(flow, outlived)| told(&flow, outlived, &names, now));
         told.filter(|flow| filter.lets_through(flow)).take(FLOWS).collect()
     }
 
@@ -32,14 +36,15 @@ impl Node {
     pub(crate) fn cut(&self, filter: &Filter) -> Cut {
         let (names, now) = (self.names.told(), dataplane::now());
         let revoked = self.workers.flows.revoke(|flow| {
-            let meant = filter.lets_through(&told(flow, &names, now));
+            let meant = filter.lets_through(&told(flow, false, &names, now));
             if meant { Mark::Remove } else { Mark::Keep }
         });
         Cut { connections: revoked.removed.into() }
     }
 }
 
-fn told(flow: &Flow, names: &Names, now: u32) -> report::Flow {
+/// `outlived`: its connection has been reset, and goes on (the sweep saw that).
+fn told(flow: &Flow, outlived: bool, names: &Names, now: u32) -> report::Flow {
     let (key, rewrite) = (flow.key(), flow.rewrite());
     let port = |number| PortId::new(number).map_or_else(|| "-".to_owned(), |id| names.port(id));
     let (source, destination, new) = match flow.source_mac() {
@@ -68,13 +73,14 @@ fn told(flow: &Flow, names: &Names, now: u32) -> report::Flow {
         ingress: port(key.ingress()),
         egress: flow.path_known().then(|| port(flow.egress())),
         vlan: Some(flow.vlan()).filter(|vlan| *vlan != 0),
-        state: state(flow.bits()).into(),
+        state: state(flow.bits(), outlived).into(),
         idle_s: u64::from(now.saturating_sub(flow.last_seen())),
     }
 }
 
-fn state(bits: u16) -> &'static str {
-    match (bits & RST, bits & FIN, bits & SEEN) {
+fn state(bits: u16, outlived: bool) -> &'static str {
+    let reset = if outlived { 0 } else { bits & RST };
+    match (reset, bits & FIN, bits & SEEN) {
         (0, 0, 0) => "unanswered",
         (0, 0, _) => "open",
         (0, _, _) => "closing",
@@ -102,4 +108,19 @@ fn changed(flow: &Flow, rewrite: &Rewrite) -> (Option<End>, Option<End>) {
         new(rewrite.source, rewrite.source_port, (key.src(), key.sport())),
         new(rewrite.destination, rewrite.destination_port, (key.dst(), key.dport())),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_outlived_a_reset_is_open() {
+        let told = [0, SEEN, SEEN | RST, SEEN | FIN].map(|bits| state(bits, false));
+        assert_eq!(told, ["unanswered", "open", "reset", "closing"]);
+        assert_eq!(
+            [SEEN | RST, SEEN | RST | FIN].map(|bits| state(bits, true)),
+            ["open", "closing"]
+        );
+    }
 }

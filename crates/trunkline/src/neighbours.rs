@@ -162,6 +162,10 @@ impl Node {
             if self.plugged(&control::netlink::host_port_name(&network.bridge)).is_none() {
                 continue;
             }
+            // A bridge of nova's keeps what it has.
+            if self.kept(&network.bridge).is_some() {
+                continue;
+            }
             let in_zone = network.zone == control::compile::HOST_ZONE;
             let address = network.gateway.zip(network.cidr).filter(|_| in_zone);
             let address =

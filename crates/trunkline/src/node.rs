@@ -4,20 +4,27 @@
 //! to the kernel's programs; what is taken away goes the other way round, so that no frame comes
 //! up for a port nobody knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
 use control::compile::{self, Numbered};
 use control::flags::Flags;
 use control::learn::Stations;
+use control::left::Left;
 use control::model::Model;
 use control::neighbours::Neighbours;
-use control::netlink::{LinkEvent, Links};
+use control::netlink::{Link, LinkEvent, Links};
 use control::report::Reloads;
 use kernel::{Kernel, PuntSender};
-use tables::{Fdb, Nat, Port, PortId, Publisher, SegmentId, Snapshot, Topology};
+use tables::{
+    Fdb, Groups, Identity, Nat, Port, PortId, Publisher, SegmentId, Snapshot, Topology, Walls,
+};
 
+use crate::adopted::Adopted;
+use crate::denied::Denied;
+use crate::dhcp::Records;
+use crate::dnsmasq::Servers;
 use crate::neighbours::Announcement;
 use crate::ports::{Names, PortState};
 use crate::public::Public;
@@ -58,14 +65,31 @@ pub(crate) struct Node {
     pub(crate) redirected: BTreeMap<PortId, (u64, u64)>,
     pub(crate) neighbours: Neighbours,
     pub(crate) public: Public,
+    /// Security groups, compiled.
+    pub(crate) groups: Arc<Groups>,
     pub(crate) sender: PuntSender,
     pub(crate) announcements: Vec<Announcement>,
+    /// What VMs were told by DHCP.
+    pub(crate) leases: Records,
+    /// The dnsmasqs of networks that have one.
+    pub(crate) servers: Servers,
     /// Stations not learned because their segment knows as many as it may.
     pub(crate) fdb_refused: u64,
     pub(crate) warnings: Vec<String>,
+    /// Forbidden connections in the log.
+    pub(crate) denied: Denied,
     /// Who carries the packets of open connections, and why.
     pub(crate) replay: String,
     pub(crate) reloads: Reloads,
+    /// How often the workers' sockets were opened anew.
+    pub(crate) renewals: u64,
+    /// What the next daemon will find in writing.
+    pub(crate) left: Left,
+    /// What was taken over from nova-network; none if the node was not.
+    pub(crate) adopted: Option<Adopted>,
+    /// It is coming up over the connections of an earlier run, which are still served: nothing
+    /// makes their lines stale. They are all looked at once it is up.
+    pub(crate) continuing: bool,
     pub(crate) started: Instant,
     pub(crate) ready: bool,
 }
@@ -97,12 +121,16 @@ impl Node {
         let networks = self.numbered();
         let (public, local) = (self.public_routes(), self.local_addresses());
         let routes = compile::routes(&self.model, &networks, &public, local);
-        let nat = compile::nat(&self.model, &networks, |name| self.plugged(name));
+        let plugged = |name: &str| self.plugged(name);
+        let nat = compile::nat(&self.model, &networks, plugged);
+        let walls = compile::walls(&self.model, &networks, &self.groups, plugged);
+        let policy = compile::policy(&self.model, &networks, plugged);
         let told = compile::told_neighbours(&self.model, &networks);
         let lost = self.neighbours.tell(&told);
         self.revoke(lost);
         let before = self.publisher.current();
         self.stamp_floats(&before.nat, &nat);
+        self.stamp_walls(&before.walls, &walls);
         if before.routes.zones().ne(routes.zones()) {
             self.ask_all_again();
         }
@@ -112,7 +140,10 @@ impl Node {
             topology: Arc::new(topology),
             routes: Arc::new(routes),
             nat: Arc::new(nat),
+            walls: Arc::new(walls),
+            policy: Arc::new(policy),
             quota: self.model.tuning.vif_connections,
+            opening_cost: self.model.tuning.opening_cost(self.workers.len()),
             ..Snapshot::default()
         };
         self.put_in_force(after);
@@ -127,8 +158,9 @@ impl Node {
         let segment = |port: &PortState| {
             port.network().map_or(SegmentId::NONE, |name| self.names.segment(name))
         };
-        let rows: Vec<Port> =
-            self.ports.values().filter_map(|port| port.row(segment(port))).collect();
+        let identities = identities(&self.model);
+        let row = |port: &PortState| port.row(segment(port), identities.get(&*port.name).cloned());
+        let rows: Vec<Port> = self.ports.values().filter_map(row).collect();
         compile::topology(&self.numbered(), rows)
     }
 
@@ -142,9 +174,47 @@ impl Node {
             return;
         }
         self.public.floats_changed = true;
+        self.stamp_vifs(vifs);
+    }
+
+    /// The same of VMs that may not send any more what they could.
+    pub(crate) fn stamp_identities(&mut self, before: &Model) {
+        let (before, after) = (identities(before), identities(&self.model));
+        let changed =
+            self.ports.values().filter(|port| before.get(&*port.name) != after.get(&*port.name));
+        let vifs: Vec<PortId> = changed.map(|port| port.id).collect();
+        if !vifs.is_empty() {
+            self.stamp_vifs(vifs);
+        }
+    }
+
+    fn stamp_vifs(&mut self, vifs: impl IntoIterator<Item = PortId>) {
+        if self.continuing {
+            return;
+        }
+        self.stamp_ports(vifs);
+    }
+
+    /// Has the connections of VMs whose security groups changed asked again, from their next packet
+    /// on: so those end that are not allowed any more.
+    fn stamp_walls(&mut self, before: &Walls, after: &Walls) {
+        if self.continuing || !after.revoke {
+            return;
+        }
+        let changed = |port: &&PortState| !before.revoke || !after.guard_alike(before, port.id);
+        let vifs: Vec<PortId> = self.ports.values().filter(changed).map(|port| port.id).collect();
+        self.ask_ports_again(&vifs);
+        self.stamp_ports(vifs);
+    }
+
+    fn stamp_ports(&mut self, ports: impl IntoIterator<Item = PortId>) {
+        let mut ports = ports.into_iter().peekable();
+        if ports.peek().is_none() {
+            return;
+        }
         let stamp = self.next_stamp();
-        for vif in vifs {
-            if let Some(plugged) = self.ports.get_mut(&vif).and_then(|port| port.plugged.as_mut()) {
+        for port in ports {
+            if let Some(plugged) = self.ports.get_mut(&port).and_then(|it| it.plugged.as_mut()) {
                 plugged.stamp = stamp;
             }
         }
@@ -167,6 +237,7 @@ impl Node {
                 let (host, vifs) = of(network);
                 Numbered {
                     network,
+                    before: self.mac_before(&network.bridge),
                     segment: self.names.segment(&network.name),
                     zone: self.names.zone(&network.zone),
                     uplink: self.plugged(&network.uplink).unwrap_or(PortId::NONE),
@@ -177,8 +248,15 @@ impl Node {
             .collect()
     }
 
+    /// The interface of a port is there, perhaps again: first its sockets, then its programs.
+    async fn come_back(&mut self, id: PortId, link: Link) {
+        self.follow_queues().await;
+        self.plug(id, link).await;
+    }
+
     fn put_in_force(&mut self, tables: Snapshot) {
         self.generation += 1;
+        self.remember();
         let mut neighbours = tables::Neighbours::default();
         self.neighbours.fill(&mut neighbours);
         self.fill_hops(&mut neighbours);
@@ -201,16 +279,17 @@ impl Node {
                 match &port.plugged {
                     Some(plugged) if plugged.link == link => {}
                     Some(plugged) if plugged.link.index == link.index => {
-                        self.changed(port.id, link);
+                        let id = port.id;
+                        self.changed(id, link).await;
                     }
                     Some(_) => {
                         let id = port.id;
                         self.gone(id);
-                        self.plug(id, link).await;
+                        self.come_back(id, link).await;
                     }
                     None => {
                         let id = port.id;
-                        self.plug(id, link).await;
+                        self.come_back(id, link).await;
                     }
                 }
             }
@@ -221,8 +300,15 @@ impl Node {
                 };
                 if let Some(id) = self.ports.values().find(is).map(|port| port.id) {
                     self.gone(id);
+                    self.follow_queues().await;
                 }
             }
         }
     }
+}
+
+/// What the VMs behind vifs may send as, by the vif's name; none without walls.
+fn identities(model: &Model) -> HashMap<&str, Identity> {
+    let of = |vif| compile::identity(model, vif);
+    model.vifs.iter().filter_map(|vif| Some((&*vif.name, of(vif)?))).collect()
 }

@@ -1,12 +1,12 @@
 //! Ports on interfaces: attaching, following, taking off.
 
 use anyhow::Result;
+use conntrack::fault;
 use control::flags::{Hook, XdpMode};
-use control::netlink::{Link, judge};
+use control::netlink::Link;
 use kernel::{Kernel, PortEntry};
-use tables::{Egress, Port, PortId};
+use tables::{Egress, Identity, Port, PortId};
 
-use crate::memory;
 use crate::node::{NicSockets, Node};
 use crate::ports::{Plugged, PortState, Wanted};
 
@@ -47,71 +47,126 @@ impl Node {
         for network in &self.model.networks {
             let host = control::netlink::host_port_name(&network.bridge);
             if self.names.ports.get(&host).is_some() {
-                self.links.ensure_host_port(&network.bridge, network.mtu, &self.model.node).await?;
+                self.make_host_port(network).await?;
             }
         }
         let links = self.links.list().await?;
-        let waiting: Vec<(PortId, String)> = self
+        let waiting: Vec<(PortId, Link)> = self
             .ports
             .values()
             .filter(|port| port.plugged.is_none())
-            .map(|port| (port.id, port.name.clone()))
+            .filter_map(|port| {
+                let link = links.iter().find(|link| link.name == port.name)?;
+                Some((port.id, link.clone()))
+            })
             .collect();
-        for (id, name) in waiting {
-            if let Some(link) = links.iter().find(|link| link.name == name) {
-                self.plug(id, link.clone()).await;
+        let mut prepared = Vec::new();
+        for (id, link) in waiting {
+            match self.prepare(id, link, &links).await {
+                Ok(()) => prepared.push(id),
+                Err(error) => self.refuse(id, &error),
             }
         }
+        // All of them are known before the first program runs: it may send to any.
+        self.compile();
+        self.tell_kernel()?;
+        self.inherit().await?;
+        fault::point("inherited");
+        prepared.sort_by_key(|id| self.turn(*id));
+        let vifs = prepared.partition_point(|id| self.turn(*id) < 2);
+        let vifs = prepared.split_off(vifs);
+        for id in prepared {
+            self.attach(id);
+            fault::point("nic");
+        }
+        fault::point("foot");
+        self.join_bridges().await?;
+        fault::point("joined");
+        for id in vifs {
+            self.attach(id);
+            fault::point("vif");
+        }
+        self.tend_bridges().await?;
+        fault::point("silenced");
+        // Those that were opened meanwhile.
+        self.inherit().await?;
+        self.has_inherited();
         self.address_host_ports().await?;
         self.lead_host_to_floats().await
     }
 
     /// Plugs a port into its interface; what stands in the way is remembered in words.
     pub(crate) async fn plug(&mut self, id: PortId, link: Link) {
-        let outcome = self.try_plug(id, link).await;
-        let Some(port) = self.ports.get_mut(&id) else { return };
-        match outcome {
-            Ok(()) => {
-                port.refusal = None;
-                let how = port.plugged.as_ref().map(|plugged| plugged.hook.clone());
-                tracing::info!(port = %port.name, hook = how, "plugged");
-            }
-            Err(error) => {
-                port.plugged = None;
-                let words = format!("{error:#}");
-                if port.refusal.as_ref() != Some(&words) {
-                    tracing::error!(port = %port.name, "not plugged: {words}");
-                }
-                port.refusal = Some(words);
-                self.compile();
-            }
+        let prepared = async {
+            let links = self.links.list().await?;
+            self.prepare(id, link, &links).await?;
+            self.compile();
+            self.tell_kernel()
+        };
+        match prepared.await {
+            Ok(()) => self.attach(id),
+            Err(error) => self.refuse(id, &error),
         }
     }
 
-    async fn try_plug(&mut self, id: PortId, link: Link) -> Result<()> {
+    fn refuse(&mut self, id: PortId, error: &anyhow::Error) {
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        port.plugged = None;
+        let words = format!("{error:#}");
+        if port.refusal.as_ref() != Some(&words) {
+            tracing::error!(port = %port.name, "not plugged: {words}");
+        }
+        port.refusal = Some(words);
+        self.compile();
+    }
+
+    /// Judges an interface and has the port there; the caller tells workers and programs.
+    async fn prepare(&mut self, id: PortId, link: Link, links: &[Link]) -> Result<()> {
         let Some(port) = self.ports.get(&id).cloned() else { return Ok(()) };
         if let Wanted::Vif { .. } = port.wanted {
-            let links = self.links.list().await?;
-            judge::vif(&link, &links).map_err(anyhow::Error::msg)?;
+            self.judge_vif(&link, links).map_err(anyhow::Error::msg)?;
         }
-        self.room_for(link.mtu).await?;
-        let name = link.name.clone();
-        // First the workers, then the map, then the program that sends frames up.
-        let stamp = self.next_stamp();
         let xdp = expects_xdp(port.hook, &link);
+        self.room_for(id, link.mtu, xdp).await?;
+        let stamp = self.stamp_of_a_new_port();
+        // What an earlier run attached is still there, and XDP goes on sending there.
+        let takes_xdp = self.continuing && self.proves_xdp(&port, &link);
         let egress = self.egress(id, xdp);
-        let first = Plugged { link, xdp, hook: String::new(), egress, takes_xdp: false, stamp };
-        self.set(id, first)?;
-        self.own_vlans(&name)?;
-        let mode = xdp_mode(self.model.tuning.xdp_mode);
-        let attached = self.kernel.attach(id.get(), &name, hook(port.hook), mode)?;
-        let words = format!("{} ({})", attached.how, attached.why);
-        if let Some(plugged) = self.ports.get(&id).and_then(|port| port.plugged.clone()) {
-            let xdp = attached.how.is_xdp();
-            let (egress, takes_xdp) = (self.egress(id, xdp), self.proves_xdp(&port, &plugged.link));
-            self.set(id, Plugged { xdp, egress, hook: words, takes_xdp, ..plugged })?;
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.plugged =
+                Some(Plugged { link, xdp, hook: String::new(), egress, takes_xdp, stamp });
         }
         Ok(())
+    }
+
+    /// Attaches the program of a port that workers and programs know.
+    fn attach(&mut self, id: PortId) {
+        match self.try_attach(id) {
+            Ok(hook) => {
+                let Some(port) = self.ports.get_mut(&id) else { return };
+                port.refusal = None;
+                tracing::info!(port = %port.name, hook, "plugged");
+            }
+            Err(error) => self.refuse(id, &error),
+        }
+    }
+
+    fn try_attach(&mut self, id: PortId) -> Result<String> {
+        let Some(port) = self.ports.get(&id).cloned() else { return Ok(String::new()) };
+        let Some(plugged) = port.plugged.clone() else { return Ok(String::new()) };
+        self.own_vlans(&port.name)?;
+        let mode = xdp_mode(self.model.tuning.xdp_mode);
+        let attached = self.kernel.attach(id.get(), &port.name, hook(port.hook), mode)?;
+        let words = format!("{} ({})", attached.how, attached.why);
+        let xdp = attached.how.is_xdp();
+        let (egress, takes_xdp) = (self.egress(id, xdp), self.proves_xdp(&port, &plugged.link));
+        let foreseen = (xdp, egress, takes_xdp) == (plugged.xdp, plugged.egress, plugged.takes_xdp);
+        let plugged = Plugged { xdp, egress, hook: words.clone(), takes_xdp, ..plugged };
+        match self.ports.get_mut(&id) {
+            Some(port) if foreseen => port.plugged = Some(plugged),
+            _ => self.set(id, plugged)?,
+        }
+        Ok(words)
     }
 
     /// The way to a port: its own sockets if it is a NIC with an XDP hook.
@@ -131,14 +186,11 @@ impl Node {
     }
 
     /// The punt link carries the largest port's packets; frames have room for so much.
-    async fn room_for(&mut self, mtu: u32) -> Result<()> {
-        let largest = memory::largest_mtu(self.workers.umem.chunk());
-        if mtu > largest {
-            anyhow::bail!(
-                "its mtu is {mtu}, and frames have room for {largest}: set a smaller one on it, or \
-                 a larger mtu in [[network]] (at most {}) and restart",
-                memory::LARGEST_MTU
-            );
+    async fn room_for(&mut self, id: PortId, mtu: u32, xdp: bool) -> Result<()> {
+        let own = xdp && self.nic_sockets.contains_key(&id);
+        let warning = self.workers.room.check(mtu, xdp, own).map_err(anyhow::Error::msg)?;
+        if let Some(words) = warning {
+            self.warn(words);
         }
         let punt = mtu + PUNT_OVERHEAD;
         for name in [control::netlink::PUNT_NEAR, control::netlink::PUNT_FAR] {
@@ -152,9 +204,14 @@ impl Node {
     }
 
     /// Something of a plugged interface changed; its MTU matters.
-    pub(crate) fn changed(&mut self, id: PortId, link: Link) {
+    pub(crate) async fn changed(&mut self, id: PortId, link: Link) {
         let Some(port) = self.ports.get(&id) else { return };
         let Some(plugged) = port.plugged.clone() else { return };
+        if plugged.link.mtu < link.mtu
+            && let Err(error) = self.room_for(id, link.mtu, plugged.xdp).await
+        {
+            self.warn(format!("{}: {error:#}; until then larger packets are dropped", link.name));
+        }
         let same = plugged.link.mtu == link.mtu && plugged.link.mac == link.mac;
         if same {
             if let Some(port) = self.ports.get_mut(&id) {
@@ -211,6 +268,14 @@ impl Node {
         Ok(())
     }
 
+    /// Warns of something, once.
+    fn warn(&mut self, words: String) {
+        if !self.warnings.contains(&words) {
+            tracing::warn!("{words}");
+            self.warnings.push(words);
+        }
+    }
+
     /// Does something in the kernel that must not stop what follows; says so if it fails.
     pub(crate) fn tried(
         &mut self,
@@ -242,6 +307,7 @@ pub(crate) fn entry(
     sockets: Option<NicSockets>,
 ) -> PortEntry {
     let (first, queues) = sockets.map_or((0, 0), |sockets| (sockets.first, sockets.queues));
+    let mut told = row.identity.iter().flat_map(Identity::ipv6);
     PortEntry {
         number: port.id.get(),
         kind: kind(&port.wanted),
@@ -252,6 +318,8 @@ pub(crate) fn entry(
         segment: row.segment.get(),
         stamp: row.stamp,
         station: row.station.unwrap_or_default().0,
+        walled: row.identity.is_some(),
+        ipv6: std::array::from_fn(|_| told.next().unwrap_or_default()),
         takes_xdp: plugged.takes_xdp,
         // A NIC has its far end outside: what leaves by it takes the whole way, in a lab as well.
         peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use control::flags::Hook;
-use control::model::Model;
+use control::model::{Model, Network};
 use control::netlink::{Link, host_port_name};
 use control::numbers::Numbers;
-use tables::{Egress, GATEWAY_MAC, Port, PortId, PortKind, SegmentId, ZoneId};
+use tables::{Egress, GATEWAY_MAC, Identity, Port, PortId, PortKind, SegmentId, ZoneId};
 use wire::MacAddr;
 
 /// What a port is for, as configured.
@@ -18,6 +18,17 @@ pub(crate) enum Wanted {
     Vif { network: String, mac: MacAddr, napi: bool },
     /// The host's foot in the network of this name; its bridge.
     Host { network: String, bridge: String },
+}
+
+impl Wanted {
+    /// What it is, in words: a port of which this changes is another port.
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Self::Nic { .. } => "nic".to_owned(),
+            Self::Vif { network, mac, .. } => format!("vif of {mac} in {network}"),
+            Self::Host { network, .. } => format!("host port of {network}"),
+        }
+    }
 }
 
 /// How a plugged port is attached.
@@ -84,7 +95,7 @@ impl PortState {
     }
 
     /// The port as workers see it, if it is plugged.
-    pub(crate) fn row(&self, segment: SegmentId) -> Option<Port> {
+    pub(crate) fn row(&self, segment: SegmentId, identity: Option<Identity>) -> Option<Port> {
         let plugged = self.plugged.as_ref()?;
         Some(Port {
             id: self.id,
@@ -97,6 +108,7 @@ impl PortState {
                 Wanted::Vif { .. } | Wanted::Host { .. } => GATEWAY_MAC,
             },
             station: self.station(),
+            identity,
             mtu: u16::try_from(plugged.link.mtu).unwrap_or(u16::MAX),
             stamp: plugged.stamp,
             partial_checksums: plugged.xdp && self.kind() == PortKind::Vif,
@@ -139,8 +151,12 @@ impl Names {
     }
 }
 
-/// The ports a model asks for, by the name of their interface.
-pub(crate) fn wanted(model: &Model) -> BTreeMap<String, (Wanted, Hook)> {
+/// The ports a model asks for, by the name of their interface; `kept` says which bridges of
+/// nova-network were taken over.
+pub(crate) fn wanted(
+    model: &Model,
+    kept: impl Fn(&str) -> bool,
+) -> BTreeMap<String, (Wanted, Hook)> {
     let nics = model.nics.iter().map(|nic| {
         let wanted = Wanted::Nic { trunk: nic.trunk, public: nic.public };
         (nic.name.clone(), (wanted, model.tuning.hook))
@@ -157,7 +173,9 @@ pub(crate) fn wanted(model: &Model) -> BTreeMap<String, (Wanted, Hook)> {
         let mut vifs = model.vifs.iter();
         vifs.any(|vif| model.networks.get(vif.network).is_some_and(|network| network.name == name))
     };
-    let hosts = model.networks.iter().filter(|network| has_vif(&network.name)).map(|network| {
+    // A bridge that is there has an address, with or without VMs, and whoever listens on it.
+    let has_host = |network: &&Network| has_vif(&network.name) || kept(&network.bridge);
+    let hosts = model.networks.iter().filter(has_host).map(|network| {
         let (name, bridge) = (network.name.clone(), network.bridge.clone());
         // The host's foot is a veth of ours: its GSO packets stay whole with tc.
         (host_port_name(&bridge), (Wanted::Host { network: name, bridge }, Hook::Tc))

@@ -28,9 +28,23 @@ pub(crate) struct Public {
     /// The floats the host is led to are not those that are here any more.
     pub(crate) floats_changed: bool,
     owned: BTreeMap<Ipv4Net, Owned>,
+    /// Addresses' UDP ports that lead to VMs, as the kernel has been told.
+    forwards: BTreeSet<([u8; 4], u16)>,
 }
 
 impl Public {
+    /// The public side as an earlier run left it: its next hops, and the neighbours the kernel
+    /// knows now.
+    pub(crate) fn left(hops: Vec<(PortId, Ipv4Addr)>, neighbours: Vec<KernelNeighbour>) -> Self {
+        let neighbours = neighbours.into_iter().map(|one| ((one.interface, one.address), one));
+        Self { hops, neighbours: neighbours.collect(), ..Self::default() }
+    }
+
+    /// Next hops by number.
+    pub(crate) fn hops(&self) -> &[(PortId, Ipv4Addr)] {
+        &self.hops
+    }
+
     /// The number of a next hop, given now if it has none.
     fn number(&mut self, port: PortId, address: Ipv4Addr) -> Option<u32> {
         let known = self.hops.iter().position(|hop| *hop == (port, address));
@@ -193,6 +207,17 @@ impl Node {
             self.tried("a public address", |kernel| kernel.set_owned(raw(*prefix), kind));
         }
         self.public.owned = wanted;
+        let wanted: BTreeSet<([u8; 4], u16)> =
+            nat.forwards().map(|forward| (forward.address, forward.port)).collect();
+        let before = std::mem::take(&mut self.public.forwards);
+        for (of, leads) in before
+            .difference(&wanted)
+            .map(|of| (of, false))
+            .chain(wanted.difference(&before).map(|of| (of, true)))
+        {
+            self.tried("a forwarded port", |kernel| kernel.set_forward(of.0, of.1, leads));
+        }
+        self.public.forwards = wanted;
     }
 
     /// Leads what the host itself sends to a floating address of the node into the VM's segment.
@@ -204,6 +229,10 @@ impl Node {
             let network = self.model.networks.iter().find(|network| {
                 self.names.segment(&network.name) == segment && network.zone == compile::HOST_ZONE
             })?;
+            // nova's own rules lead the host there, where its bridge stays.
+            if self.kept(&network.bridge).is_some() {
+                return None;
+            }
             links.iter().find(|link| link.name == network.bridge).map(|link| link.index)
         };
         let wanted: BTreeSet<(Ipv4Addr, u32)> = nat

@@ -1,12 +1,15 @@
 //! A new configuration under running traffic: only what differs is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use control::model::{Model, Network};
 use control::report::Reloaded;
+use control::{compile, describe};
 use tables::PortId;
 
+use crate::dnsmasq;
 use crate::node::Node;
 use crate::ports::{self, PortState, Wanted};
 
@@ -31,6 +34,7 @@ impl Node {
 
     async fn try_reload(&mut self) -> Result<Reloaded> {
         let model = Model::load(&self.flags)?;
+        dnsmasq::programs(&model)?;
         let fixed = self.model.restart_needed(&model);
         if !fixed.is_empty() {
             bail!("these need a restart of the daemon: {}", fixed.join(", "));
@@ -47,6 +51,7 @@ impl Node {
             .map(|(name, _)| name.clone())
             .collect();
         self.apply(model).await?;
+        self.tend_dnsmasq();
         let message = match added.len() + removed.len() + changed.len() {
             0 => "reloaded: nothing differs".to_owned(),
             _ => format!(
@@ -63,7 +68,7 @@ impl Node {
     pub(crate) async fn apply(&mut self, model: Model) -> Result<()> {
         // Numbers first: without one for everything nothing has been touched yet.
         let mut names = self.names.clone();
-        let wanted = ports::wanted(&model);
+        let wanted = ports::wanted(&model, |bridge| self.kept(bridge).is_some());
         for network in &model.networks {
             names.segments.take(&network.name).context("there are 4094 segments already")?;
             names.zones.take(&network.zone).context("there are 4095 zones already")?;
@@ -73,15 +78,21 @@ impl Node {
         }
         self.names = names;
         let old = std::mem::replace(&mut self.model, model);
+        self.leases.retain(|name, _| self.model.vifs.iter().any(|vif| vif.name == *name));
         for warning in self.model.warnings.iter().filter(|new| !old.warnings.contains(new)) {
             tracing::warn!("{warning}");
         }
-        if (&old.networks, &old.nat) != (&self.model.networks, &self.model.nat) {
+        let decided =
+            |model: &Model| (model.networks.clone(), model.nat.clone(), model.policy.clone());
+        if decided(&old) != decided(&self.model) {
             self.ask_all_again();
         }
 
+        self.stamp_identities(&old);
         self.remove_ports(&wanted).await;
         self.remove_segments(&old);
+        let groups = compile::groups(&self.model, &self.groups, |zone| self.names.zone(zone));
+        self.groups = Arc::new(groups);
         for (name, (what, hook)) in wanted {
             let Some(id) = self.names.ports.get(&name).and_then(PortId::new) else { continue };
             self.ports.entry(id).or_insert_with(|| PortState {
@@ -93,6 +104,7 @@ impl Node {
                 refusal: None,
             });
         }
+        conntrack::fault::point("reload");
         self.compile();
         self.add_segments()?;
         self.plug_what_is_there().await
@@ -108,7 +120,7 @@ impl Node {
             self.unplug(port.id);
             self.ports.remove(&port.id);
             if let Wanted::Host { bridge, .. } = &port.wanted
-                && let Err(error) = self.links.remove_host_port(bridge, &self.model.node).await
+                && let Err(error) = self.remove_host_port(bridge).await
             {
                 tracing::warn!("host port {bridge}: {error}");
             }
@@ -184,7 +196,11 @@ fn names_of(model: &Model) -> BTreeMap<String, String> {
     let networks =
         model.networks.iter().map(|net| (format!("network {}", net.name), format!("{net:?}")));
     let vifs = model.vifs.iter().map(|vif| {
-        let what = format!("{} {} {:?}", network_of(vif.network), vif.mac, vif.addresses);
+        let names = vif.groups.iter().filter_map(|at| model.security.groups.get(*at as usize));
+        let groups: Vec<&str> = names.map(|group| group.name.as_str()).collect();
+        let (home, name) = (network_of(vif.network), (&vif.host_name, vif.default_router));
+        let addresses = (&vif.addresses, &vif.allowed);
+        let what = format!("{home} {} {addresses:?} {groups:?} {name:?}", vif.mac);
         (format!("vif {}", vif.name), what)
     });
     let fdb = model.static_fdb.iter().map(|entry| {
@@ -202,7 +218,19 @@ fn names_of(model: &Model) -> BTreeMap<String, String> {
         let name = format!("neighbour {} in {}", told.address, network_of(told.network));
         (name, told.mac.to_string())
     });
-    let nat = [("address translation".to_owned(), format!("{:?}", model.nat))];
-    let l3 = floats.chain(routes).chain(neighbours).chain(nat);
-    networks.chain(vifs).chain(fdb).chain(l3).collect()
+    let nat = ("address translation".to_owned(), format!("{:?}", model.nat));
+    let dhcp = ("DHCP".to_owned(), format!("{:?}", model.dhcp));
+    let security = &model.security;
+    let groups = security.groups.iter().map(|group| {
+        let rules = group.rules.iter().map(|rule| describe::rule(rule, security));
+        let rules = rules.collect::<Vec<_>>();
+        (format!("security_group {}", group.name), format!("{rules:?} {:?}", group.members))
+    });
+    let walls = format!("{} {} {}", security.stands, security.same_net, security.revoke);
+    let walls = ("security groups".to_owned(), walls);
+    let firewall = ("firewall_driver".to_owned(), model.firewall.to_string());
+    let policy = ("policy".to_owned(), format!("{:?}", model.policy));
+    let rules = [nat, dhcp, walls, firewall, policy];
+    let l3 = floats.chain(routes).chain(neighbours).chain(rules);
+    networks.chain(vifs).chain(fdb).chain(l3).chain(groups).collect()
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use control::describe;
 use control::report::{self, Connections, FdbEntry, Status, Verdicts};
 use kernel::KernelDrop;
 use tables::{PortId, PortKind, SegmentId};
 
+use crate::adopted::Adopted;
 use crate::node::Node;
 use crate::ports::PortState;
 
@@ -21,6 +23,10 @@ impl Node {
         for (reason, count) in self.drops(PortId::NONE) {
             *drops.entry(reason).or_default() += count;
         }
+        let unread = self.workers.gauge(|gauges| &gauges.rx_full);
+        if unread > 0 {
+            drops.insert("rx_full".to_owned(), unread);
+        }
         let hooks = ports.iter().filter(|port| port.state == "plugged");
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -34,7 +40,7 @@ impl Node {
             fdb_entries: self.stations.len() as u64,
             connections: Connections {
                 lines: u64::from(self.workers.flows.len()),
-                live: self.workers.gauge(|gauges| &gauges.live_lines),
+                live: 2 * self.workers.flows.connections(),
             },
             frames: self.workers.frames(),
             replay: self.replay.clone(),
@@ -50,6 +56,7 @@ impl Node {
             hooks: hooks.map(|port| (port.name.clone(), port.hook.clone())).collect(),
             warnings: self.all_warnings(),
             reloads: self.reloads.clone(),
+            socket_renewals: self.renewals,
         }
     }
 
@@ -60,6 +67,8 @@ impl Node {
                 warnings.push(format!("{} is not plugged: {refusal}", port.name));
             }
         }
+        warnings.extend(self.adopted.iter().flat_map(Adopted::warnings));
+        warnings.extend(self.servers.warnings());
         if self.fdb_refused > 0 {
             warnings.push(format!(
                 "{} sightings of stations were not learned: their segment is at its fdb_limit",
@@ -102,6 +111,7 @@ impl Node {
             },
             hook: plugged.map(|plugged| plugged.hook.clone()).unwrap_or_default(),
             mac: plugged.and_then(|plugged| plugged.link.mac).map(|mac| mac.to_string()),
+            sends_as: self.sends_as(port),
             mtu: plugged.map(|plugged| plugged.link.mtu),
             rx_packets: counted.rx_packets,
             rx_bytes: counted.rx_bytes,
@@ -110,7 +120,19 @@ impl Node {
             punted: counted.punted,
             passed: counted.passed,
             replayed: counted.replayed,
+            answered: counted.answered,
             drops: self.drops(port.id),
+        }
+    }
+
+    /// What a port's VM may send from, in words.
+    fn sends_as(&self, port: &PortState) -> Vec<String> {
+        let tables = self.publisher.current();
+        let identity = tables.topology.port(port.id).and_then(|row| row.identity.as_ref());
+        match identity {
+            Some(identity) => identity.words(),
+            None if port.is_vif() && port.plugged.is_some() => vec!["any".to_owned()],
+            None => Vec::new(),
         }
     }
 
@@ -122,9 +144,20 @@ impl Node {
             .iter()
             .map(|reason| (format!("kernel_{}", reason.name()), counted.dropped(*reason)));
         let unsent = self.workers.sum(|counters| &counters.port(id).tx_dropped);
-        let all = kernel.chain([("tx_full".to_owned(), unsent)]);
+        let kept = self.workers.sum(|counters| &counters.port(id).tx_kept);
+        let after = [("tx_full", unsent), ("security_group_flood", kept)];
+        let all = kernel.chain(after.map(|(name, count)| (name.to_owned(), count)));
         drops.extend(all.filter(|(_, count)| *count > 0));
         drops
+    }
+
+    /// All security groups, in the order of the file.
+    pub(crate) fn group_reports(&self) -> Vec<report::Group> {
+        let refused = |vif: &str| match self.names.ports.get(vif).and_then(PortId::new) {
+            Some(id) => self.workers.sum(|counters| &counters.port(id).tx_refused),
+            None => 0,
+        };
+        describe::groups(&self.model, refused)
     }
 
     /// All segments, by number.

@@ -8,13 +8,16 @@ use control::api::{self, Request};
 use control::describe;
 use control::flags::Flags;
 use control::model::Model;
+use control::report::{HandedOver, Vif};
 use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
+use crate::dnsmasq;
 use crate::node::Node;
 use crate::start;
+use crate::takeover::take_over;
 
 /// How often neighbours are asked and addresses announced.
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +31,7 @@ const QUESTIONS: usize = 64;
 /// `run --check`: says what the configuration means.
 pub(crate) fn check(flags: &Flags) -> Result<()> {
     let model = Model::load(flags)?;
+    dnsmasq::programs(&model)?;
     let file = model.config.as_ref().map_or("no file".into(), |file| file.display().to_string());
     println!("{file}: good");
     println!("node {}: NICs {}", model.node, {
@@ -54,21 +58,24 @@ pub(crate) fn check(flags: &Flags) -> Result<()> {
 }
 
 /// `run`: brings the node up and keeps it so until SIGTERM or SIGINT.
-pub(crate) fn run(flags: &Flags) -> Result<()> {
+pub(crate) fn run(flags: &Flags, takeover: bool) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
     let model = Model::load(flags)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(flags, model))
+    runtime.block_on(serve(flags, model, takeover))
 }
 
-async fn serve(flags: &Flags, model: Model) -> Result<()> {
+async fn serve(flags: &Flags, model: Model, takeover: bool) -> Result<()> {
     // Signals first: one that comes during the start is obeyed after it.
     let (mut hangup, mut terminate) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
+    if takeover {
+        take_over(&model).await?;
+    }
     let listener = patiently(|| api::listen(&model.control_socket)).await?;
     let socket = model.control_socket.clone();
     let started = start::start(flags, model).await;
@@ -85,16 +92,35 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => { let _ = node.reload().await; }
-            event = watch.next() => node.link(event?).await,
-            Some(request) = asked.recv() => node.answer(request).await,
+            event = watch.next() => {
+                let event = event?;
+                node.link(event.clone()).await;
+                node.tend_after(&event).await;
+            }
+            Some(request) = asked.recv() => match request {
+                Request::HandOver(reply) => {
+                    let _ = reply.send(HandedOver { pid: std::process::id() });
+                    // The answer is written by the server, which runs while this waits.
+                    tokio::time::sleep(PASS).await;
+                    break;
+                }
+                request => node.answer(request).await,
+            },
             told = wake.recv(&mut rung) => {
                 told?;
                 node.hear().await?;
             }
-            _ = second.tick() => node.second(),
+            _ = second.tick() => {
+                node.second();
+                node.tend_dnsmasq();
+                node.follow_queues().await;
+            }
             _ = ageing.tick() => {
                 node.age();
                 node.confirm_hops().await;
+                if let Err(error) = node.tell_strangers().await {
+                    tracing::warn!("{error:#}");
+                }
                 if node.workers.any_finished() {
                     bail!("a worker ended by itself; this is a bug: please report what it said above");
                 }
@@ -104,7 +130,7 @@ async fn serve(flags: &Flags, model: Model) -> Result<()> {
     }
     tracing::info!("stopped; programs and interfaces stay: `trunkline detach` takes them away");
     server.abort();
-    node.workers.stop();
+    node.workers.halt();
     std::fs::remove_file(&socket).with_context(|| format!("{}", socket.display()))?;
     Ok(())
 }
@@ -163,12 +189,16 @@ impl Node {
                 let nat = &self.publisher.current().nat;
                 drop(reply.send(describe::nat(&self.model, nat, &self.names.told())));
             }
+            Request::Leases(reply) => drop(reply.send(self.lease_reports())),
+            Request::Groups(reply) => drop(reply.send(self.group_reports())),
             Request::Flows(filter, reply) => drop(reply.send(self.flow_reports(&filter))),
             Request::Cut(filter, reply) => drop(reply.send(self.cut(&filter))),
             Request::Explain(port, packet, reply) => {
                 drop(reply.send(self.explain(&port, &packet)));
             }
+            Request::Vif(name, reply) => drop(reply.send(Vif::of(&self.model, &name))),
             Request::Reload(reply) => drop(reply.send(self.reload().await)),
+            Request::HandOver(_) => {} // ends the loop, and does not come here
         }
     }
 }

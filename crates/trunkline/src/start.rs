@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use af_xdp::QueuePlan;
 use anyhow::{Context, Result, bail};
-use conntrack::Table;
+use conntrack::{Table, fault};
 use control::flags::{Flags, Replay, XdpMode};
 use control::learn::Stations;
 use control::model::Model;
@@ -17,7 +17,10 @@ use control::report::Reloads;
 use kernel::{Interface, Kernel, PUNT_SOCKETS, PuntSender, Settings};
 use tables::{Fdb, PortId, Publisher, Snapshot};
 
+use crate::adopted::Adopted;
+use crate::continued;
 use crate::detach::take_away;
+use crate::dnsmasq::{self, Servers};
 use crate::node::{NicSockets, Node};
 use crate::plug::{PUNT_OVERHEAD, expects_xdp};
 use crate::ports::Names;
@@ -28,10 +31,10 @@ use crate::told::Told;
 use crate::workers::{self, NicQueues, Workers};
 
 /// Slots of the kernel's socket map that a NIC gets, one a queue.
-const NIC_SOCKETS: u32 = 256;
+pub(crate) const NIC_SOCKETS: u32 = 256;
 
 /// A NIC that has been judged fit.
-struct Fit {
+pub(crate) struct Fit {
     link: Link,
     plan: QueuePlan,
     xdp: bool,
@@ -42,7 +45,7 @@ struct Fit {
 /// left stays, since its programs still answer for the node.
 pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     let (name, is_first) = (model.node.clone(), !kernel::has_left_pins(&model.node)?);
-    let started = bring_up(flags, model).await;
+    let started = bring_up(flags, model, is_first).await;
     if started.is_err() && is_first {
         match take_away(&name).await {
             Ok(report) => report.problems.iter().for_each(|problem| tracing::warn!("{problem}")),
@@ -52,20 +55,35 @@ pub(crate) async fn start(flags: &Flags, model: Model) -> Result<(Node, LinkWatc
     started
 }
 
-async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
+async fn bring_up(flags: &Flags, model: Model, is_first: bool) -> Result<(Node, LinkWatch)> {
+    dnsmasq::programs(&model)?;
     let links = Links::connect()?;
     let (there, watch) = links.watch().await?;
     let mut warnings = Vec::new();
-    let nics = judge_nics(&model, &there, &links, &mut warnings).await?;
+    let taken = Adopted::read(&model.node, &there)?;
+    let judged = Adopted::freed(taken.as_ref(), &there);
+    let nics = judge_nics(&model, &judged, &links, &mut warnings).await?;
     let plans: Vec<QueuePlan> = nics.iter().map(|nic| nic.plan.clone()).collect();
     let workers = workers::count(&model.tuning, &plans);
     workers::cores(&model.tuning, workers)?;
 
     let hash_key = RandomState::new().build_hasher().finish();
-    let lines = Table::lines_for(model.tuning.connections as usize);
-    let lines = u32::try_from(lines).context("that many connections do not fit one table")?;
-    let settings = Settings { lines, hash_key, tcx: true, replays: true };
+    let lines = lines(&model)?;
+    let left = continued::left(&model.node)?;
+    let continues = left.as_ref().map(|left| left.table);
+    let settings = Settings { lines, hash_key, tcx: true, replays: true, continues };
     let (mut kernel, replay) = load(&model, settings).await?;
+    fault::point("pinned");
+    let (flows, adopted) = continued::table(&mut kernel, &model.node, left.as_ref())?;
+    let left = left.filter(|_| adopted.is_some());
+    let continuing = left.is_some();
+    if !is_first && !continuing {
+        tracing::warn!(
+            "connections that an earlier run left are not continued: what is written of their \
+             numbers (/run/trunkline/{}.json) is missing, or of another table",
+            model.node
+        );
+    }
     for nic in &nics {
         let interface = Interface::new(nic.link.index, &nic.link.name);
         let changes = kernel.prepare_nic(interface, nic.trunk)?;
@@ -87,13 +105,21 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
     kernel.reserve_ports(ports.first..=last)?;
     let sender = PuntSender::open(punt.far.index).context("cannot open a packet socket")?;
 
-    let mut names = Names::default();
+    let kept = |bridge: &str| Adopted::keeps(taken.as_ref(), bridge);
+    let mut names =
+        left.as_ref().map_or_else(Names::default, |left| continued::names(left, &model, kept));
     let generic = model.tuning.xdp_mode == XdpMode::Generic;
     let (queues, nic_sockets) = number_nics(&nics, generic, &mut names)?;
     let publisher = Publisher::new(Snapshot::default());
-    let flows = Table::new(kernel.lines(), hash_key);
+    let public = match &left {
+        Some(left) => Public::left(continued::hops(left, &names), links.neighbours().await?),
+        None => Public::default(),
+    };
+    let left = names.to_leave(kernel.table_id()?);
+    // Lines that are written from now on are as new as the ports, which are as old as any line.
+    let stamp = if continuing { kernel.header().stamp() as u32 } else { 0 };
     let slots: Vec<u32> = (0..queues.len() as u32).map(first_slot).collect();
-    let workers = Workers::start(
+    let mut workers = Workers::start(
         &model,
         flows,
         &publisher,
@@ -105,6 +131,7 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
             Ok(kernel.set_socket(first + queue, socket)?)
         },
     )?;
+    workers.room.frags = kernel.takes_frags();
     let mut node = Node {
         flags: flags.clone(),
         model: Model {
@@ -122,7 +149,7 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         workers,
         publisher,
         generation: 0,
-        stamp: 0,
+        stamp,
         nic_sockets,
         names,
         ports: BTreeMap::new(),
@@ -132,24 +159,52 @@ async fn bring_up(flags: &Flags, model: Model) -> Result<(Node, LinkWatch)> {
         told: Told::default(),
         redirected: BTreeMap::new(),
         neighbours: Neighbours::default(),
-        public: Public::default(),
+        public,
+        groups: Arc::default(),
         sender,
         announcements: Vec::new(),
+        leases: BTreeMap::new(),
+        servers: Servers::default(),
         fdb_refused: 0,
+        denied: Default::default(),
         warnings,
         replay,
         reloads: Reloads::default(),
+        renewals: 0,
+        left,
+        adopted: taken,
+        continuing,
         started: Instant::now(),
         ready: false,
     };
+    let near = Interface::new(punt.near.index, &punt.near.name);
+    let far = Interface::new(punt.far.index, &punt.far.name);
+    // Programs of an earlier run name ports by the same numbers if it is continued, else by others.
+    // Without any, ports of nova's bridges wait for nothing when theirs are attached.
+    let early = continuing || (is_first && node.adopted.is_some());
+    if early {
+        node.kernel.attach_punt(near, far)?;
+    }
+    fault::point("punting");
     node.apply(model).await?;
     node.nics_are_plugged()?;
     node.look_at_public().await?;
-    // Last: with it goes what an earlier run left on interfaces that are no ports any more.
-    let near = Interface::new(punt.near.index, &punt.near.name);
-    node.kernel.attach_punt(near, Interface::new(punt.far.index, &punt.far.name))?;
+    node.kernel.settle(near.index, far.index)?;
+    if continuing {
+        node.has_continued();
+    }
+    if !early {
+        node.kernel.attach_punt(near, far)?;
+    }
+    node.tend_dnsmasq();
     node.ready = true;
     Ok((node, watch))
+}
+
+/// Lines of the connection table.
+pub(crate) fn lines(model: &Model) -> Result<u32> {
+    let lines = Table::lines_for(model.tuning.connections as usize);
+    u32::try_from(lines).context("that many connections do not fit one table")
 }
 
 /// Loads the programs, with the replay that is asked for; says in words which it is.
@@ -195,7 +250,7 @@ impl Node {
     }
 }
 
-async fn judge_nics(
+pub(crate) async fn judge_nics(
     model: &Model,
     there: &[Link],
     links: &Links,
@@ -234,7 +289,7 @@ fn largest_mtu(model: &Model, nics: &[Fit]) -> u32 {
     networks.chain(nics).max().unwrap_or(1500)
 }
 
-const fn first_slot(nic: u32) -> u32 {
+pub(crate) const fn first_slot(nic: u32) -> u32 {
     PUNT_SOCKETS + nic * NIC_SOCKETS
 }
 
@@ -253,8 +308,7 @@ fn number_nics(nics: &[Fit], generic: bool, names: &mut Names) -> Result<Numbere
         let first = first_slot(index.into());
         let count = u16::try_from(nic.plan.rx()).context("that many queues")?;
         sockets.insert(port, NicSockets { nic: index, first, queues: count });
-        let (ifindex, plan) = (nic.link.index, nic.plan.clone());
-        queues.push(NicQueues { port, ifindex, plan, generic });
+        queues.push(NicQueues { port, plan: Some(nic.plan.clone()), generic });
     }
     Ok((queues, sockets))
 }

@@ -22,6 +22,17 @@ pub(crate) struct Pending {
     hops: bool,
     /// Whether routed connections are to be asked again.
     ask: bool,
+    /// Connections by these ports are to be asked again.
+    ports: HashSet<PortId>,
+    /// Whether every line is to be held against the tables: an earlier daemon decided them.
+    check: bool,
+}
+
+impl Pending {
+    /// Every line waits to be held against the tables of this generation.
+    pub(crate) fn to_check(generation: u64) -> Self {
+        Self { generation, check: true, ..Self::default() }
+    }
 }
 
 impl Node {
@@ -39,12 +50,14 @@ impl Node {
                 Notice::Heard { segment, address, mac } => {
                     news |= self.heard((segment, address), mac, now);
                 }
+                Notice::Denied { reason, question } => self.log_denied(reason, &question, now),
                 Notice::PartialChecksum { port } => self.finish_checksums(port).await?,
             }
         }
         if news {
             self.publish();
         }
+        self.answer_dhcp();
         Ok(())
     }
 
@@ -68,7 +81,7 @@ impl Node {
         }
     }
 
-    fn fdb_limit(&self, segment: SegmentId) -> u32 {
+    pub(crate) fn fdb_limit(&self, segment: SegmentId) -> u32 {
         let network = self.model.networks.iter();
         let mut found = network.filter(|network| self.names.segment(&network.name) == segment);
         found.next().map_or(0, |network| network.fdb_limit)
@@ -112,6 +125,7 @@ impl Node {
             if let Some(host) = host {
                 let segment = self.names.segment(&network.name);
                 told.insert((segment, tables::GATEWAY_MAC), host);
+                told.extend(self.mac_before(&network.bridge).map(|mac| ((segment, mac), host)));
             }
         }
         let changed = self.stations.tell(&told);
@@ -146,9 +160,22 @@ impl Node {
         self.pending.generation = self.generation + 1;
     }
 
+    /// Has all connections of these ports asked again, by a later daemon if not by this one: to that
+    /// one no port is newer than its lines.
+    pub(crate) fn ask_ports_again(&mut self, ports: &[PortId]) {
+        if !ports.is_empty() {
+            self.pending.ports.extend(ports);
+            self.pending.generation = self.generation + 1;
+        }
+    }
+
     /// Whether lines wait for their pass.
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending.ask || self.pending.hops || !self.pending.stations.is_empty()
+        self.pending.ask
+            || self.pending.hops
+            || self.pending.check
+            || !self.pending.stations.is_empty()
+            || !self.pending.ports.is_empty()
     }
 
     /// Makes the pass if every worker has moved on. Passes are merged: one walk for all stations
@@ -159,13 +186,20 @@ impl Node {
             return;
         }
         let stations = std::mem::take(&mut self.pending.stations);
+        let ports = std::mem::take(&mut self.pending.ports);
         let hops = std::mem::take(&mut self.pending.hops);
         let ask = std::mem::take(&mut self.pending.ask);
+        if std::mem::take(&mut self.pending.check) {
+            self.check_lines();
+        }
         let revoked = self.workers.flows.revoke(|flow| {
             let segment = SegmentId::new(flow.segment()).unwrap_or(SegmentId::NONE);
             let lost = stations.contains(&(segment, wire::MacAddr(flow.destination_mac())));
             let by_hop = hops && flow.flags() & NEXT_HOP != 0;
-            match (ask && flow.flags() & ROUTED != 0, lost || by_hop) {
+            let by_port = |number| PortId::new(number).is_some_and(|port| ports.contains(&port));
+            let by_ports = || by_port(flow.key().ingress()) || by_port(flow.egress());
+            let asked = (ask && flow.flags() & ROUTED != 0) || (!ports.is_empty() && by_ports());
+            match (asked, lost || by_hop) {
                 (true, _) => Mark::AskAgain,
                 (false, true) => Mark::ForgetPath,
                 (false, false) => Mark::Keep,

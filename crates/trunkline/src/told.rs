@@ -61,7 +61,8 @@ impl Node {
             let entry = SegmentEntry {
                 zone: segment.zone.get(),
                 vlan: segment.uplink.and_then(|uplink| uplink.vlan).unwrap_or(0),
-                gateway: segment.gateway.is_some(),
+                gateway: segment.gateway.map(|gateway| gateway.address),
+                before: segment.gateway.and_then(|gateway| gateway.before).map(|mac| mac.0),
                 taken_up: segment.taken_up,
             };
             if self.told.segments.get(&segment.id) != Some(&entry) {

@@ -1,6 +1,7 @@
 //! The worker threads as the control thread sees them: made here, heard here, counted here.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -9,43 +10,59 @@ use std::thread::JoinHandle;
 
 use af_xdp::{Mode, QueuePlan, Socket, SocketConfig, Umem, UmemConfig};
 use anyhow::{Context, Result};
-use conntrack::{Table, Timeouts};
+use conntrack::{Fragments, Table, Timeouts};
 use control::flags::XdpMode;
 use control::model::{Model, Tuning};
 use control::report::Frames;
 use crossbeam::channel::{Receiver, bounded};
-use dataplane::{Corner, Epoch, Gauges, Link, NicWay, Parts, Shared, Worker, mesh};
-use pipeline::{Counters, DropReason, Notice};
+use dataplane::{Corner, Epoch, Gauges, Link, NicWay, Parts, Pools, Shared, Worker, mesh};
+use pipeline::{Asked, Counters, DropReason, Notice};
 use tables::{PortId, Publisher};
 
-use crate::memory;
+use crate::memory::{self, Room};
 
 /// Notices that may wait for the control thread.
 const NOTICES: usize = 8192;
+/// DHCP requests that may wait; a client asks again.
+const ASKED: usize = 256;
 /// Frames copy mode sends in a system call; the kernel's default is 32 (`XDP_MAX_TX_SKB_BUDGET`).
 const TX_BUDGET: u32 = 256;
 
 /// A NIC whose queues workers serve.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NicQueues {
     pub(crate) port: PortId,
-    pub(crate) ifindex: u32,
-    pub(crate) plan: QueuePlan,
+    /// Its queues; none while its interface is not there.
+    pub(crate) plan: Option<QueuePlan>,
     /// The XDP program is attached in generic mode.
     pub(crate) generic: bool,
+}
+
+impl NicQueues {
+    /// How many sockets it takes.
+    fn sockets(&self) -> u32 {
+        self.plan.as_ref().map_or(0, QueuePlan::rx)
+    }
 }
 
 /// All workers.
 #[derive(Debug)]
 pub(crate) struct Workers {
     pub(crate) notices: Receiver<Notice>,
+    pub(crate) asked: Receiver<Asked>,
     pub(crate) wake: UnixDatagram,
     pub(crate) flows: Arc<Table>,
-    pub(crate) umem: Umem,
+    /// How large packets may be.
+    pub(crate) room: Room,
+    umem: Umem,
+    large: Umem,
     counters: Vec<Arc<Counters>>,
     gauges: Vec<Arc<Gauges>>,
     epochs: Vec<Arc<Epoch>>,
-    stop: Arc<AtomicBool>,
+    shared: Shared,
+    punt: u32,
+    /// The NICs they serve, in the order in which ports name them.
+    pub(crate) nics: Vec<NicQueues>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -82,88 +99,140 @@ impl Workers {
         punt: u32,
         nics: &[NicQueues],
         workers: usize,
-        mut register: impl FnMut(Option<usize>, u32, BorrowedFd<'_>) -> Result<()>,
+        register: impl FnMut(Option<usize>, u32, BorrowedFd<'_>) -> Result<()>,
     ) -> Result<Self> {
-        let tuning = &model.tuning;
-        let cores = cores(tuning, workers)?;
-        let umem = packet_memory(model, nics, workers)?;
+        let (umem, large) = packet_memory(model, nics, workers)?;
         let (sender, notices) = bounded(NOTICES);
+        let (asking, asked) = bounded(ASKED);
         let (ring, wake) = UnixDatagram::pair().context("cannot make a pair of sockets")?;
         ring.set_nonblocking(true)?;
         wake.set_nonblocking(true)?;
         let shared = Shared {
             flows: Arc::new(flows),
+            fragments: Arc::new(Fragments::new(RandomState::new().build_hasher().finish())),
             notices: sender,
+            asked: asking,
             wake: Arc::new(ring),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let mut all = Self {
             notices,
+            asked,
             wake,
             flows: Arc::clone(&shared.flows),
+            room: Room { chunk: umem.chunk(), frags: false, punt: true, nics: true },
             umem,
+            large,
             counters: Vec::new(),
             gauges: Vec::new(),
             epochs: Vec::new(),
-            stop: Arc::clone(&shared.stop),
+            shared,
+            punt,
+            nics: nics.to_vec(),
             threads: Vec::new(),
         };
-        let corners = mesh(workers).context("cannot make an eventfd")?;
-        let mut parts = Vec::new();
-        for (index, corner) in corners.into_iter().enumerate() {
-            let (links, ways) = open(index, workers, tuning, umem, punt, nics, &mut register)?;
-            parts.push(all.parts(index, corner, links, ways, workers, publisher, tuning, &shared));
+        for _ in 0..workers {
+            all.counters.push(Arc::default());
+            all.gauges.push(Arc::default());
         }
-        for (part, core) in parts.iter_mut().zip(cores) {
-            part.core = Some(core);
-        }
-        for part in parts {
-            let name = format!("trunkline-w{}", part.index);
-            let run = move || Worker::new(part).run();
-            all.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
-        }
+        all.spawn(model, publisher, register)?;
         Ok(all)
     }
 
-    #[allow(clippy::too_many_arguments)] // one worker is made of many parts, in one place
+    /// Opens all sockets anew, for NICs as they are now. Meanwhile nobody decides; what is open
+    /// the kernel's programs replay.
+    pub(crate) fn renew(
+        &mut self,
+        model: &Model,
+        publisher: &Publisher,
+        nics: Vec<NicQueues>,
+        register: impl FnMut(Option<usize>, u32, BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.halt();
+        let (needed, _) = frames_needed(model, &nics, self.len());
+        if needed > self.umem.census().total {
+            // The old memory stays mapped to the end: NICs seldom grow.
+            (self.umem, self.large) = packet_memory(model, &nics, self.len())?;
+        }
+        let before = std::mem::replace(&mut self.nics, nics);
+        let spawned = self.spawn(model, publisher, register);
+        if spawned.is_err() {
+            self.nics = before;
+        }
+        spawned
+    }
+
+    /// Whether every worker has its thread.
+    pub(crate) fn are_all_there(&self) -> bool {
+        self.threads.len() == self.len()
+    }
+
+    /// Opens the sockets and starts a thread for each worker.
+    fn spawn(
+        &mut self,
+        model: &Model,
+        publisher: &Publisher,
+        mut register: impl FnMut(Option<usize>, u32, BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (workers, tuning) = (self.len(), &model.tuning);
+        let corners = mesh(workers).context("cannot make an eventfd")?;
+        let (umem, punt, nics) = (self.umem, self.punt, self.nics.clone());
+        (self.room.punt, self.room.nics) = (true, true);
+        let mut parts = Vec::new();
+        self.epochs.clear();
+        for (index, corner) in corners.into_iter().enumerate() {
+            let (links, ways) = open(index, workers, model, umem, punt, &nics, &mut register)?;
+            let mut takes = links.iter().map(Link::takes_pieces);
+            self.room.punt &= takes.next().unwrap_or_default();
+            self.room.nics &= takes.all(|takes| takes);
+            parts.push(self.parts(index, corner, links, ways, publisher, tuning));
+        }
+        for (part, core) in parts.iter_mut().zip(cores(tuning, workers)?) {
+            part.core = Some(core);
+        }
+        self.shared.stop.store(false, Relaxed);
+        for part in parts {
+            let name = format!("trunkline-w{}", part.index);
+            let run = move || Worker::new(part).run();
+            self.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+        }
+        Ok(())
+    }
+
+    /// What one worker is made of. Its counters go on.
     fn parts(
         &mut self,
         index: usize,
         corner: Corner,
         links: Vec<Link>,
         nics: Vec<NicWay>,
-        workers: usize,
         publisher: &Publisher,
         tuning: &Tuning,
-        shared: &Shared,
     ) -> Parts {
-        let (counters, gauges) = (Arc::new(Counters::default()), Arc::new(Gauges::default()));
-        self.counters.push(Arc::clone(&counters));
-        self.gauges.push(Arc::clone(&gauges));
         self.epochs.push(corner.epoch());
         Parts {
             index,
-            workers,
+            workers: self.len(),
             core: None,
             links,
             nics,
             corner,
             reader: publisher.reader(),
-            counters,
-            gauges,
-            pool: self.umem.pool(),
+            counters: Arc::clone(&self.counters[index]),
+            gauges: Arc::clone(&self.gauges[index]),
+            pools: Pools::new(self.umem.pool(), self.large.pool()),
             tuning: dataplane::Tuning {
                 batch: tuning.batch,
                 busy_poll: tuning.busy_poll,
                 timeouts: timeouts(tuning),
             },
-            shared: shared.clone(),
+            shared: self.shared.clone(),
         }
     }
 
     /// Number of workers.
     pub(crate) fn len(&self) -> usize {
-        self.threads.len()
+        self.counters.len()
     }
 
     /// Whether no worker uses tables older than `generation`.
@@ -177,9 +246,9 @@ impl Workers {
     }
 
     /// Ends all workers and waits for them.
-    pub(crate) fn stop(self) {
-        self.stop.store(true, Relaxed);
-        for thread in self.threads {
+    pub(crate) fn halt(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -204,17 +273,17 @@ impl Workers {
 
     /// Where all frames are, as each worker last said; the parts are from different moments.
     pub(crate) fn frames(&self) -> Frames {
-        let pool = self.umem.census();
+        let (small, large) = (self.umem.census(), self.large.census());
         Frames {
-            total: u64::from(pool.total),
-            free: u64::from(pool.free) + self.gauge(|gauges| &gauges.free),
+            total: u64::from(small.total + large.total),
+            free: u64::from(small.free + large.free) + self.gauge(|gauges| &gauges.free),
             fill: self.gauge(|gauges| &gauges.fill),
             rx: self.gauge(|gauges| &gauges.rx),
             tx: self.gauge(|gauges| &gauges.tx),
             completion: self.gauge(|gauges| &gauges.completion),
             in_flight: self.gauge(|gauges| &gauges.in_flight)
                 + self.gauge(|gauges| &gauges.kernel)
-                + u64::from(pool.lingering),
+                + u64::from(small.lingering),
         }
     }
 }
@@ -234,25 +303,35 @@ fn socket_config(tuning: &Tuning, generic: bool) -> SocketConfig {
     }
 }
 
-fn packet_memory(model: &Model, nics: &[NicQueues], workers: usize) -> Result<Umem> {
-    let queues: u32 = nics.iter().map(|nic| nic.plan.rx()).sum();
+/// Frames that so many sockets and workers take, and large ones.
+fn frames_needed(model: &Model, nics: &[NicQueues], workers: usize) -> (u32, u32) {
+    let queues: u32 = nics.iter().map(NicQueues::sockets).sum();
     let workers = workers as u32;
     let each = socket_config(&model.tuning, false).frames();
-    let frames = memory::frames(workers + queues, each, workers);
-    let config = UmemConfig { chunk: memory::chunk(model), frames, huge_pages: false };
-    Umem::new(&config).with_context(|| format!("cannot map packet memory for {frames} frames"))
+    (memory::frames(workers + queues, each, workers), workers * memory::LARGE)
+}
+
+/// Memory for sockets, and for packets longer than its frames.
+fn packet_memory(model: &Model, nics: &[NicQueues], workers: usize) -> Result<(Umem, Umem)> {
+    let (frames, large) = frames_needed(model, nics, workers);
+    let map = |chunk, frames| {
+        let config = UmemConfig { chunk, frames, huge_pages: false };
+        Umem::new(&config).with_context(|| format!("cannot map packet memory for {frames} frames"))
+    };
+    Ok((map(memory::chunk(model), frames)?, map(memory::LARGE_CHUNK, large)?))
 }
 
 /// Opens the sockets of one worker: its queue of the punt link, then its queues of every NIC.
 fn open(
     index: usize,
     workers: usize,
-    tuning: &Tuning,
+    model: &Model,
     umem: Umem,
     punt: u32,
     nics: &[NicQueues],
     register: &mut impl FnMut(Option<usize>, u32, BorrowedFd<'_>) -> Result<()>,
 ) -> Result<(Vec<Link>, Vec<NicWay>)> {
+    let (tuning, pieces) = (&model.tuning, memory::wants_pieces(model));
     let ring = tuning.rings as usize;
     let config = SocketConfig { mode: Mode::Copy, ..socket_config(tuning, false) };
     let socket = Socket::open(umem, punt, index as u32, &config)?;
@@ -261,17 +340,19 @@ fn open(
     let mut ways = Vec::new();
     for (at, nic) in nics.iter().enumerate() {
         let mut mine = None;
-        for queue in nic.plan.deal(workers).into_iter().nth(index).unwrap_or_default() {
-            let config = socket_config(tuning, nic.generic);
-            let socket = Socket::open(umem, nic.ifindex, queue, &config)
-                .with_context(|| format!("{} queue {queue}", nic.plan.interface()))?;
-            register(Some(at), queue, socket.as_fd())?;
-            tracing::info!(nic = nic.plan.interface(), queue, mode = ?socket.bound(), "AF_XDP");
-            mine.get_or_insert(links.len());
-            links.push(Link::nic(socket, nic.port, ring));
+        if let Some(plan) = &nic.plan {
+            for queue in plan.deal(workers).into_iter().nth(index).unwrap_or_default() {
+                let config = SocketConfig { pieces, ..socket_config(tuning, nic.generic) };
+                let socket = Socket::open(umem, plan.ifindex(), queue, &config)
+                    .with_context(|| format!("{} queue {queue}", plan.interface()))?;
+                register(Some(at), queue, socket.as_fd())?;
+                tracing::info!(nic = plan.interface(), queue, mode = ?socket.bound(), "AF_XDP");
+                mine.get_or_insert(links.len());
+                links.push(Link::nic(socket, nic.port, ring));
+            }
         }
         // Queue q is worker q's; one without a queue hands its frames to one that has.
-        let with_queue = index % (nic.plan.rx().max(1) as usize);
+        let with_queue = index % (nic.sockets().max(1) as usize);
         ways.push(mine.map_or(NicWay::Worker(with_queue), NicWay::Own));
     }
     Ok((links, ways))

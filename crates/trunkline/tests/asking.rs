@@ -37,6 +37,19 @@ fn routes_neighbours_nat_and_flows_are_told_and_flows_are_cut() {
     let all = lab.exec("left", PROGRAM, &["ctl", "--node", "left", "flows", "--delete"]);
     assert!(!all.ok && all.text.contains("say which"), "{all:?}");
     lab.pings("vm2", "8.8.8.8");
+    let vif = ctl(&["vif", "vnet1"]);
+    assert!(vif.contains("10.0.0.3/24") && vif.contains("gateway    10.0.0.1"), "{vif}");
+    let both = ctl(&["vif", "vnet1", "--interfaces"]);
+    for part in ["iface eth0 inet static", "    gateway 10.0.0.1", "        - 10.0.0.3/24"] {
+        assert!(both.contains(part), "{part}: {both}");
+    }
+    let one = ctl(&["vif", "vnet1", "--interfaces=netplan", "--interface-name", "ens3"]);
+    assert!(one.contains("set-name: ens3") && !one.contains("iface"), "{one}");
+    let none = lab.exec("left", PROGRAM, &["ctl", "--node", "left", "vif", "vnet9"]);
+    assert!(
+        !none.ok && none.text.contains("there is no vif 'vnet9'; there are: vnet1"),
+        "{none:?}"
+    );
 }
 
 #[test]
@@ -55,7 +68,7 @@ fn a_packet_is_explained_and_not_sent() {
         ("vnet1 udp 10.0.0.3:1 91.208.23.16:53", &["91.208.23.11, its floating address"]),
         ("vnet1 icmp 10.0.0.3 10.1.0.99", &["waits until 10.1.0.99 on network tenant2"]),
         ("vnet1 icmp 10.0.0.3 8.8.8.8 ttl 1", &["answered, back by vnet1", "10.0.0.1 to 10.0.0.3"]),
-        ("vnet1 udp 172.16.0.1:1 8.8.8.8:53", &["drop: no_source"]),
+        ("vnet1 udp 172.16.0.1:1 8.8.8.8:53", &["drop: spoofed_ipv4"]),
     ] {
         let said = explain(words);
         assert!(said.ok, "{words}: {said:?}");

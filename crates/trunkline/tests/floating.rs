@@ -56,8 +56,7 @@ fn a_float_that_is_taken_away_takes_all_its_connections_with_it() {
 #[test]
 fn a_tcp_connection_of_the_old_association_does_not_go_on() {
     let lab = Lab::up(&[]);
-    let server = lab.start("vm1", "timeout", &["30", "iperf3", "-s", "-1"]);
-    std::thread::sleep(Duration::from_millis(300));
+    let server = lab.serve("vm1", 5201, "timeout", &["30", "iperf3", "-s", "-1"]);
     let client = lab.start(
         "inet",
         "timeout",

@@ -38,10 +38,7 @@ fn make_file(lab: &Lab, host: &str, path: &str) -> String {
 
 /// The peers' web servers.
 fn serve(lab: &Lab, folder: &str) -> Vec<Running> {
-    let arguments = ["httpd", "-f", "-p", "8080", "-h", folder];
-    let servers = PEERS.map(|(peer, _)| lab.start(peer, "busybox", &arguments)).into();
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    servers
+    PEERS.map(|(peer, _)| lab.web_server(peer, folder)).into()
 }
 
 /// What `host` reads from `address`: its sum.
@@ -53,8 +50,7 @@ fn fetched(lab: &Lab, host: &str, address: &str) -> String {
 /// What the guest pours into a connection of its own: its sum, as the peer answers it.
 fn sent(lab: &Lab, peer: &str, address: &str) -> String {
     let listen = ["30", "busybox", "nc", "-l", "-p", "9000", "-e", "sha256sum"];
-    let _listening = lab.start(peer, "timeout", &listen);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let _listening = lab.serve(peer, 9000, "timeout", &listen);
     let send = format!("timeout 30 nc {address} 9000 </srv/file");
     lab.run("guest", "sh", &["-c", &send]).trim().to_owned()
 }

@@ -5,9 +5,8 @@
 mod lab;
 
 use std::process::Command;
-use std::time::Duration;
 
-use lab::{HOOKS, Lab, Running};
+use lab::{HOOKS, Lab};
 
 /// A way through address translation: what it is, who asks, who serves, the address asked.
 const WAYS: [(&str, &str, &str, &str); 6] = [
@@ -19,19 +18,14 @@ const WAYS: [(&str, &str, &str, &str); 6] = [
     ("other tenant, other node", "vm1", "vm6", "10.1.0.4"),
 ];
 
-fn soon() {
-    std::thread::sleep(Duration::from_millis(300));
-}
-
 /// Opens 200 TCP connections that all send at once, and says how many got something through. (Two
 /// clients, since one opens 128 at most; their reports are more than an unread pipe takes.)
 fn parallel(lab: &Lab, from: &str, server: &str, address: &str, folder: &str) -> usize {
     let ports = ["5301", "5302"];
     let servers = ports.map(|port| {
         let quiet = format!("exec timeout 20 iperf3 -s -1 -p {port} >/dev/null");
-        lab.start(server, "sh", &["-c", &quiet])
+        lab.serve(server, port.parse().unwrap(), "sh", &["-c", &quiet])
     });
-    soon();
     let load = format!(
         "for port in 5301 5302; do timeout 20 iperf3 -J -P 100 -b 500K -t 2 -c {address} -p $port \
          >{folder}/$port & done; wait"
@@ -46,13 +40,6 @@ fn parallel(lab: &Lab, from: &str, server: &str, address: &str, folder: &str) ->
         streams.iter().filter(received).count()
     });
     through.iter().sum()
-}
-
-/// A web server on a host with a file of 100 MB.
-fn serve(lab: &Lab, host: &str, folder: &str) -> Running {
-    let server = lab.start(host, "busybox", &["httpd", "-f", "-p", "8080", "-h", folder]);
-    soon();
-    server
 }
 
 #[test]
@@ -70,7 +57,7 @@ fn a_hundred_megabytes_and_two_hundred_connections_arrive_by_every_way() {
         let ways = if hook == "tc" { &WAYS[..] } else { &WAYS[3..5] };
         for (what, from, server, address) in ways {
             eprintln!("hook {hook}, {what}");
-            let _server = serve(&lab, server, path);
+            let _server = lab.web_server(server, path);
             let get = format!("curl -sf --max-time 60 http://{address}:8080/large | sha256sum");
             assert_eq!(sum(&lab.run(from, "sh", &["-c", &get])), sent, "hook {hook}, {what}");
             assert_eq!(parallel(&lab, from, server, address, path), 200, "hook {hook}, {what}");
@@ -85,20 +72,15 @@ fn names_are_resolved_and_paced_datagrams_are_not_lost_by_any_way() {
         for (what, from, server, address) in WAYS {
             eprintln!("hook {hook}, {what}");
             let names = ["-k", "-p", "53", "-R", "-h", "--address=/tenant.example/192.0.2.7"];
-            let dns = lab.start(
-                server,
-                "dnsmasq",
-                &[&names[..], &["--user=root", "--pid-file="]].concat(),
-            );
-            soon();
+            let names = [&names[..], &["--user=root", "--pid-file="]].concat();
+            let dns = lab.serve(server, 53, "dnsmasq", &names);
             // It fails for the missing IPv6 address, and prints the other.
             let answer = lab.exec(from, "busybox", &["nslookup", "tenant.example", address]).text;
             assert!(answer.contains("192.0.2.7"), "hook {hook}, {what}: {answer}");
             drop(dns);
             // A server with many addresses answers datagrams from whichever it likes.
             let bound: &[&str] = if server == "inet" { &["-B", address] } else { &[] };
-            let mut listening = lab.start(server, "iperf3", &[&["-s", "-1"], bound].concat());
-            soon();
+            let mut listening = lab.serve(server, 5201, "iperf3", &[&["-s", "-1"], bound].concat());
             let unread = lab.unread_datagrams(server);
             let paced = ["-J", "-u", "-b", "20M", "-t", "1", "-c", address];
             let text = lab.run(from, "iperf3", &paced);
@@ -170,9 +152,7 @@ fn traceroute_and_path_mtu_discovery_work_through_the_translation() {
             }
             let text = lab.run(vm, "tracepath", &["-n", "9.9.9.9"]);
             assert!(text.contains("pmtu 1400"), "hook {hook}, {vm}: {text}");
-            let mut sink =
-                lab.start("inet", "nsenter", &["--net=/run/netns/tl-far", "iperf3", "-s", "-1"]);
-            soon();
+            let mut sink = lab.serve("far", 5201, "iperf3", &["-s", "-1"]);
             let text = lab.run(vm, "iperf3", &["-J", "-c", "9.9.9.9", "-n", "100M"]);
             sink.wait();
             let report: serde_json::Value =

@@ -54,8 +54,7 @@ fn serve(lab: &Lab, host: &str, letter: &str) -> Web {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("what"), letter.repeat(1 << 20)).unwrap();
     let path = folder.path().to_str().unwrap();
-    let server = lab.start(host, "busybox", &["httpd", "-f", "-p", "8080", "-h", path]);
-    std::thread::sleep(Duration::from_millis(300));
+    let server = lab.web_server(host, path);
     Web { _folder: folder, _server: server }
 }
 

@@ -176,13 +176,14 @@ fn the_hosts_own_traffic_goes_on_beside_the_tenants() {
         for to in ["10.0.0.3", "10.0.0.6", "10.1.0.3", "10.1.0.4"] {
             lab.pings("left", to);
         }
+        let file = "/run/trunkline-lab/left.toml";
+        let text = std::fs::read_to_string(file).unwrap();
+        let rule = "[[host_rule]]\nprotocol = \"tcp\"\nports = \"8022\"\n";
+        std::fs::write(file, format!("{text}\n{rule}")).unwrap();
+        lab.run("left", env!("CARGO_BIN_EXE_trunkline"), &["ctl", "--node", "left", "reload"]);
         for (from, to) in [("vm1", "10.0.0.1"), ("vm1", "10.1.0.1"), ("vm1", "91.207.15.105")] {
-            let server = lab.start(
-                "left",
-                "busybox",
-                &["nc", "-l", "-p", "8022", "-e", "/bin/echo", "hello"],
-            );
-            std::thread::sleep(Duration::from_millis(300));
+            let words = ["nc", "-l", "-p", "8022", "-e", "/bin/echo", "hello"];
+            let server = lab.serve("left", 8022, "busybox", &words);
             let said = lab.exec(from, "timeout", &["3", "busybox", "nc", "-w", "2", to, "8022"]);
             assert!(said.text.contains("hello"), "{from} to {to}, hook {hook}: {said:?}");
             drop(server);
@@ -197,8 +198,7 @@ fn nobody_answers_an_established_connection_while_no_daemon_runs() {
     for (hook, flags) in HOOKS {
         eprintln!("hook {hook}");
         let lab = Lab::up(flags);
-        let server = lab.start("inet", "timeout", &["20", "iperf3", "-s", "-1"]);
-        std::thread::sleep(Duration::from_millis(300));
+        let server = lab.serve("inet", 5201, "timeout", &["20", "iperf3", "-s", "-1"]);
         let client =
             lab.start("vm2", "timeout", &["15", "iperf3", "-c", "8.8.8.8", "-t", "6", "-b", "5M"]);
         std::thread::sleep(Duration::from_secs(2));
@@ -223,8 +223,8 @@ fn nobody_answers_an_established_connection_while_no_daemon_runs() {
 fn under_load_from_both_nodes_into_one_vlan_no_mac_moves_in_the_switch() {
     let lab = Lab::up(&[]);
     let learned = Learned::watch(&lab);
-    let servers = ["vm6", "vm3"].map(|vm| lab.start(vm, "timeout", &["15", "iperf3", "-s", "-1"]));
-    std::thread::sleep(Duration::from_millis(300));
+    let serve = |vm| lab.serve(vm, 5201, "timeout", &["15", "iperf3", "-s", "-1"]);
+    let servers = ["vm6", "vm3"].map(serve);
     // Both nodes route into VLAN 102: the left one to VM 6, the right one to VM 3.
     let clients = [("vm1", "10.1.0.4"), ("vm4", "10.1.0.3")]
         .map(|(vm, to)| lab.start(vm, "timeout", &["10", "iperf3", "-c", to, "-t", "3"]));

@@ -16,8 +16,7 @@ fn offloads_on(lab: &Lab) {
 
 /// Runs an iperf3 client on VM 1 against a one-off server.
 fn iperf(lab: &Lab, server: &str, address: &str, arguments: &[&str]) -> serde_json::Value {
-    let mut listening = lab.start(server, "iperf3", &["-s", "-1"]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut listening = lab.serve(server, 5201, "iperf3", &["-s", "-1"]);
     let client = [&["-J", "-c", address, "--connect-timeout", "5000"], arguments].concat();
     let text = lab.run("vm1", "iperf3", &client);
     listening.wait();
@@ -56,8 +55,7 @@ fn what_one_vm_sends_another_reads_byte_for_byte() {
     let path = folder.path().to_str().unwrap();
     let make = format!("head -c 50000000 /dev/urandom > {path}/file; sha256sum < {path}/file");
     let sent = lab.run("vm5", "sh", &["-c", &make]);
-    let _server = lab.start("vm5", "busybox", &["httpd", "-f", "-p", "8080", "-h", path]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let _server = lab.web_server("vm5", path);
     let get = "curl -sf --max-time 60 http://10.0.0.7:8080/file | sha256sum";
     assert_eq!(lab.run("vm1", "sh", &["-c", get]).trim(), sent.trim());
 }

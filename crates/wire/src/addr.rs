@@ -26,6 +26,14 @@ impl MacAddr {
         matches!(self.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f])
     }
 
+    /// The lower half of the IPv6 addresses that the station makes of it (modified EUI-64, RFC 4291
+    /// appendix A): `fe80::f816:3eff:fe00:1` of fa:16:3e:00:00:01.
+    #[must_use]
+    pub const fn interface_id(self) -> [u8; 8] {
+        let [a, b, c, d, e, f] = self.0;
+        [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+    }
+
     /// The address as a number; the first byte is the lowest, as in a line of the table.
     #[must_use]
     pub const fn to_u64(self) -> u64 {
@@ -95,6 +103,7 @@ mod tests {
         assert_eq!(mac, MacAddr([0xfa, 0x16, 0x3e, 0, 0x0a, 1]));
         assert_eq!(mac.to_string(), "fa:16:3e:00:0a:01");
         assert_eq!(mac.to_u64(), 0x010a_003e_16fa);
+        assert_eq!(mac.interface_id(), [0xf8, 0x16, 0x3e, 0xff, 0xfe, 0, 0x0a, 1]);
     }
 
     #[test]

@@ -26,9 +26,11 @@ pub mod checksum;
 mod embedded;
 pub mod fragment;
 pub mod icmp;
+mod ipv6;
 mod layout;
 mod mss;
 mod parse;
+mod piece;
 pub mod rewrite;
 #[cfg(test)]
 mod testing;
@@ -37,8 +39,10 @@ pub mod vlan;
 pub use addr::{MacAddr, ParseMacError, Station};
 pub use embedded::{Embedded, embedded, translate_error};
 pub use icmp::IcmpError;
+pub use ipv6::{Icmp, Ipv6, Upper, ipv6};
 pub use mss::clamp_mss;
 pub use parse::{Arp, Headers, Ipv4, Malformed, Network, Transport, parse};
+pub use piece::{Part, Piece, piece};
 pub use rewrite::Translation;
 
 /// EtherTypes this dataplane tells apart (IEEE 802 numbers).

@@ -174,8 +174,11 @@ static __always_inline struct tally *tally_here(void)
 	return bpf_map_lookup_elem(&tallies, &zero);
 }
 
-SEC("xdp")
-int sink(struct xdp_md *ctx)
+/* What the kernel knows of a frame whose tag is beside it (6.8, and a driver that tells). */
+extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol,
+					__u16 *tci) __ksym __weak;
+
+static __always_inline int sink_xdp(struct xdp_md *ctx, __u32 vlan)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *ethernet = data;
@@ -183,7 +186,6 @@ int sink(struct xdp_md *ctx)
 	struct tally *tally = tally_here();
 	void *payload = tag;
 	__be16 protocol;
-	__u32 vlan = 0;
 
 	if (!tally || (void *)(tag + 1) > end)
 		return XDP_PASS;
@@ -197,6 +199,24 @@ int sink(struct xdp_md *ctx)
 		return XDP_DROP;
 	tally->others++;
 	return expected.drops_others ? XDP_DROP : XDP_PASS;
+}
+
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	return sink_xdp(ctx, 0);
+}
+
+/* The same where tags are beside their frames, as on a veth. It is bound to its interface. */
+SEC("xdp")
+int sink_beside(struct xdp_md *ctx)
+{
+	__be16 protocol = 0;
+	__u16 tci = 0;
+
+	if (bpf_xdp_metadata_rx_vlan_tag(ctx, &protocol, &tci))
+		return sink_xdp(ctx, 0);
+	return sink_xdp(ctx, protocol == bpf_htons(ETH_P_8021Q) ? tci & VLAN_ID : 0);
 }
 
 /* What never met XDP, since it was put straight into the stack: another host on one machine. */

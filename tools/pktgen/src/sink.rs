@@ -12,10 +12,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::interface::Interface;
 use crate::plan::{Addresses, Ports, Protocol, Span};
-use crate::skeletons::SinkSkelBuilder;
+use crate::skeletons::{SinkSkel, SinkSkelBuilder};
 use crate::tc::Attached;
 
 const BUCKETS: usize = 512;
+/// linux/bpf.h
+const BPF_F_XDP_DEV_BOUND_ONLY: u32 = 1 << 6;
 
 /// What is expected.
 #[derive(Clone, Debug, clap::Args)]
@@ -138,18 +140,20 @@ pub(crate) fn sink(
     mut is_over: impl FnMut(u64) -> bool,
 ) -> Result<Received> {
     let interface = Interface::named(device)?;
-    let wanted = expected.wanted();
-    let mut place = MaybeUninit::uninit();
-    let mut open = SinkSkelBuilder::default().open(&mut place)?;
-    for mut map in open.open_object_mut().maps_mut() {
-        if map.name().to_string_lossy().ends_with(".rodata")
-            && let Some(memory) = map.initial_value_mut()
-        {
-            memory[..size_of_val(&wanted)].copy_from_slice(wanted.as_bytes());
-        }
-    }
-    let loaded = open.load().context("the kernel does not take the sink")?;
-    let _link = loaded.progs.sink.attach_xdp(interface.index.cast_signed()).with_context(|| {
+    let [mut place, mut other] = [MaybeUninit::uninit(), MaybeUninit::uninit()];
+    // Where the driver tells of tags beside frames; elsewhere they are in them, or seen by tc alone.
+    let beside = match expected.expect_vlan {
+        Some(_) => load(expected, Some(interface.index), &mut place).ok(),
+        None => None,
+    };
+    let sees_beside = beside.is_some();
+    let loaded = match beside {
+        Some(loaded) => loaded,
+        None => load(expected, None, &mut other).context("the kernel does not take the sink")?,
+    };
+    let programs = &loaded.progs;
+    let program = if sees_beside { &programs.sink_beside } else { &programs.sink };
+    let _link = program.attach_xdp(interface.index.cast_signed()).with_context(|| {
         format!(
             "cannot attach to {device}: is another XDP program there (ip -d link show {device})?"
         )
@@ -165,6 +169,30 @@ pub(crate) fn sink(
             return Ok(received(&tallies));
         }
     }
+}
+
+/// Loads the programs; `bound` to an interface, the one that asks its driver for tags.
+fn load<'obj>(
+    expected: &Expected,
+    bound: Option<u32>,
+    place: &'obj mut MaybeUninit<libbpf_rs::OpenObject>,
+) -> Result<SinkSkel<'obj>> {
+    let wanted = expected.wanted();
+    let mut open = SinkSkelBuilder::default().open(place)?;
+    for mut map in open.open_object_mut().maps_mut() {
+        if map.name().to_string_lossy().ends_with(".rodata")
+            && let Some(memory) = map.initial_value_mut()
+        {
+            memory[..size_of_val(&wanted)].copy_from_slice(wanted.as_bytes());
+        }
+    }
+    open.progs.sink.set_autoload(bound.is_none());
+    open.progs.sink_beside.set_autoload(bound.is_some());
+    if let Some(index) = bound {
+        open.progs.sink_beside.set_ifindex(index);
+        open.progs.sink_beside.set_flags(BPF_F_XDP_DEV_BOUND_ONLY);
+    }
+    Ok(open.load()?)
 }
 
 /// Ends after a time, or once so many packets came.

@@ -13,4 +13,4 @@ mod bridge {
 
 pub(crate) use bridge::BridgeSkelBuilder;
 pub(crate) use send::SendSkelBuilder;
-pub(crate) use sink::SinkSkelBuilder;
+pub(crate) use sink::{SinkSkel, SinkSkelBuilder};

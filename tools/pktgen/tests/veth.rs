@@ -95,7 +95,7 @@ fn a_tag_is_sent_and_one_that_is_not_expected_is_noticed() {
     );
     let told = bed.run("--count 500 --vlan 100 --expect-vlan 102");
     assert_eq!((&told["received"]["packets"], &told["lost"]), (&0.into(), &500.into()));
-    // Both at XDP and, let by, at tc.
+    // Both at XDP, which asks the driver for the tag beside the frame, and, let by, at tc.
     assert_eq!(told["received"]["wrong_vlan"], 1000);
     let told = bed.run("--count 500 --expect-source 10.0.0.5");
     assert!(told["received"]["wrong_address"].as_u64().unwrap() >= 500);

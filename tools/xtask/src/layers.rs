@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// A crate, and the crates of ours it may name under `[dependencies]`.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("wire", &[]),
     ("conntrack", &["wire"]),
     ("tables", &["wire"]),
@@ -15,13 +15,24 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("af_xdp", &[]),
     ("kernel", &["conntrack"]),
     ("dataplane", &["wire", "conntrack", "tables", "pipeline", "af_xdp"]),
-    ("control", &["wire", "tables"]),
+    ("dhcp", &["wire"]),
+    ("control", &["wire", "tables", "dhcp"]),
     (
         "trunkline",
-        &["wire", "conntrack", "tables", "pipeline", "af_xdp", "kernel", "dataplane", "control"],
+        &[
+            "wire",
+            "conntrack",
+            "tables",
+            "pipeline",
+            "af_xdp",
+            "kernel",
+            "dataplane",
+            "dhcp",
+            "control",
+        ],
     ),
     ("testkit", &["wire", "conntrack", "tables", "pipeline"]),
-    ("pktgen", &[]),
+    ("pktgen", &["kernel"]),
     ("xtask", &["pipeline"]),
     ("benches", &["conntrack", "pipeline", "tables", "testkit"]),
 ];

@@ -1,8 +1,10 @@
-//! Checks of the workspace that need code: `cargo xtask layers`, `cargo xtask drops [--write]`.
+//! Checks of the workspace that need code: `cargo xtask layers`, `cargo xtask drops [--write]`,
+//! `cargo xtask named`.
 #![forbid(unsafe_code)]
 
 mod drops;
 mod layers;
+mod named;
 
 use std::process::ExitCode;
 
@@ -13,7 +15,8 @@ fn main() -> ExitCode {
         ["layers"] => layers::check(),
         ["drops"] => drops::check(),
         ["drops", "--write"] => drops::write(),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask layers | drops | drops --write")),
+        ["named"] => named::check(),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask layers | drops | drops --write | named")),
     };
     match outcome {
         Ok(said) => {

@@ -144,7 +144,7 @@ impl Wire {
 
     /// The next packet made by [`packet`] that came in, `None` after two seconds.
     pub fn receive(&self) -> Option<Vec<u8>> {
-        let mut buffer = vec![0u8; 4096];
+        let mut buffer = vec![0u8; 16384];
         loop {
             // SAFETY: `buffer` is writable for its length.
             let len = unsafe {
@@ -188,10 +188,12 @@ impl Redirect {
             code.extend(value.to_ne_bytes());
         }
         let licence = c"Dual MIT/GPL";
-        // BPF_PROG_LOAD: type XDP, instructions, their address, the licence's, then zeros.
+        // BPF_PROG_LOAD: type XDP, instructions, their address, the licence's, no log, no version,
+        // and that it takes packets in fragments (BPF_F_XDP_HAS_FRAGS, kernel 5.18).
         let mut load = words(&[6, 6]);
         load.extend((code.as_ptr() as u64).to_ne_bytes());
         load.extend((licence.as_ptr() as u64).to_ne_bytes());
+        load.extend(words(&[0, 0, 0, 0, 0, 1 << 5]));
         let program = bpf(5, &load);
         // BPF_LINK_CREATE: program, interface, type XDP, flags SKB or native mode.
         let mode = if generic { 2 } else { 4 };

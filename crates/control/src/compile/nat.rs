@@ -3,15 +3,19 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use tables::{Float, Nat, PortId, Route, Snat};
+use tables::{Float, Forward, MetadataServer, Nat, PortId, Route, Snat};
 
 use super::Numbered;
 use crate::model::{FloatingIp, Model, Network};
 
+/// The UDP port that OpenVPN has of IANA, on which a VPN instance listens.
+pub const VPN_PORT: u16 = 1194;
+
 /// Whose a packet is that comes by the public side to one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owned {
-    /// The host's, unless it belongs to a connection.
+    /// The host's, unless it belongs to a connection: the shared source address, and those of
+    /// networks that some destinations see.
     Snat,
     /// Ours: a floating address.
     Float,
@@ -24,6 +28,11 @@ pub enum Owned {
 pub fn nat(model: &Model, networks: &[Numbered<'_>], port: impl Fn(&str) -> Option<PortId>) -> Nat {
     let mut nat = Nat::default();
     nat.source = model.routing_source_ip.map(|address| address.octets());
+    nat.pickup = model.nat.pickup;
+    nat.metadata = model
+        .nat
+        .metadata
+        .map(|server| MetadataServer { address: server.ip().octets(), port: server.port() });
     nat.ports = model.nat.ports.first..=model.nat.ports.last;
     for here in networks {
         if let Some(range) = model.nat.fixed_range {
@@ -44,6 +53,17 @@ pub fn nat(model: &Model, networks: &[Numbered<'_>], port: impl Fn(&str) -> Opti
     }
     model.nat.exempt.iter().for_each(|prefix| nat.insert_exempt(*prefix));
     model.nat.forced.iter().for_each(|prefix| nat.insert_forced(*prefix));
+    for vpn in &model.vpns {
+        let Some(here) = networks.get(vpn.network) else { continue };
+        nat.insert_forward(Forward {
+            address: vpn.public_address.octets(),
+            port: vpn.port,
+            fixed: vpn.private_address.octets(),
+            fixed_port: VPN_PORT,
+            segment: here.segment,
+            zone: here.zone,
+        });
+    }
     for float in &model.floats {
         let Some(here) = float.network.and_then(|network| networks.get(network)) else { continue };
         let vif = match float.vif.and_then(|vif| model.vifs.get(vif)) {
@@ -90,8 +110,16 @@ pub fn owned(model: &Model, nat: &Nat) -> Vec<(Ipv4Net, Owned)> {
     let networks = model.networks.iter().filter(routes).filter(|network| network.public);
     let networks = networks.filter_map(|network| Some((network.cidr?, Owned::Network)));
     let mut owned: Vec<_> = floats.chain(networks).collect();
-    owned.extend(shared.map(|address| (Ipv4Net::from(address), Owned::Snat)));
+    // What sees a VM's own address answers to that.
+    if !model.nat.exempt.is_empty() {
+        let seen = model.networks.iter().filter(|network| uses(network) && !network.public);
+        owned.extend(seen.filter_map(|network| Some((network.cidr?, Owned::Snat))));
+    }
+    let forwards = nat.forwards().map(|forward| Ipv4Addr::from(forward.address));
+    let shared = shared.into_iter().chain(forwards).map(Ipv4Net::from);
+    owned.extend(shared.map(|prefix| (prefix, Owned::Snat)));
     owned.sort_unstable();
+    owned.dedup();
     owned
 }
 
@@ -115,6 +143,7 @@ mod tests {
             .iter()
             .map(|network| Numbered {
                 network,
+                before: None,
                 segment: SegmentId::new(1).unwrap(),
                 zone: ZoneId::new(1).unwrap(),
                 uplink: PortId::new(1).unwrap(),
@@ -170,6 +199,38 @@ mod tests {
         let (model, nat) = tables(&router);
         let kinds: Vec<Owned> = owned(&model, &nat).iter().map(|(_, kind)| *kind).collect();
         assert_eq!(kinds, [Owned::Snat, Owned::Float]);
+    }
+
+    #[test]
+    fn answers_of_who_sees_vms_own_addresses_are_looked_at() {
+        let own = |more: &str| {
+            let (model, nat) = tables(&format!("{more}{ONE}"));
+            owned(&model, &nat).iter().map(|(net, kind)| format!("{net} {kind:?}")).collect()
+        };
+        let with: Vec<String> = own("dmz_cidr = [\"10.128.0.0/24\"]\n");
+        assert_eq!(with, ["10.0.0.0/24 Snat", "91.207.15.105/32 Snat", "91.208.23.11/32 Float"]);
+        let with: Vec<String> = own("metadata_host = \"91.207.15.9\"\n");
+        assert_eq!(with[0], "10.0.0.0/24 Snat");
+    }
+
+    #[test]
+    fn the_metadata_server_is_nova_s_and_127_0_0_1_is_this_node() {
+        let server = |more: &str| tables(&format!("{more}{ONE}")).1.metadata;
+        assert_eq!(server(""), None);
+        let at = |address, port| Some(MetadataServer { address, port });
+        assert_eq!(server("metadata_host = \"192.0.2.9\"\n"), at([192, 0, 2, 9], 8775));
+        let local = "metadata_host = \"127.0.0.1\"\nmetadata_port = 80\n";
+        assert_eq!(server(local), at([91, 207, 15, 105], 80));
+        let refused = |text: &str| {
+            let text = text.replace("routing_source_ip = \"91.207.15.105\"\n", "");
+            Model::from_text(&Flags::default(), "test.toml", &text).unwrap_err().to_string()
+        };
+        let told = refused(&format!("{local}{ONE}"));
+        assert!(told.starts_with("test.toml:1: ") && told.contains("routing_source_ip"), "{told}");
+        let told = refused(&format!("metadata_host = \"0.0.0.0\"\n{ONE}"));
+        assert!(told.contains("0.0.0.0 cannot be a server's address"), "{told}");
+        let told = refused(&format!("metadata_host = \"192.0.2.9\"\nmetadata_port = 0\n{ONE}"));
+        assert!(told.starts_with("test.toml:2: metadata_port is 0"), "{told}");
     }
 
     #[test]

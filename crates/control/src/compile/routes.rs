@@ -22,6 +22,9 @@ pub struct PublicRoute {
     pub via: Option<Ipv4Addr>,
 }
 
+/// Addresses that mean something on one link alone.
+const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+
 /// The way to what is known and not to be reached from here.
 const LOST: Route = Route::Unreachable(Unreachable::Host);
 
@@ -42,6 +45,9 @@ pub fn routes(
         routes.insert(ZoneId::NONE, route.prefix, Route::Public { port: route.port, via });
     }
     for (zone, is_hosts) in &zones {
+        // Nobody forwards to another link's addresses (RFC 3927 §2.7): a VM that asks for metadata
+        // where there is none must not get it from somebody outside.
+        routes.insert(*zone, LINK_LOCAL, LOST);
         // In another zone nobody answers for them, and they must not be looked for outside.
         let way = if *is_hosts { Route::Host } else { LOST };
         // There a VM may well have an address that is the node's own to the host's zone.
@@ -133,6 +139,7 @@ mod tests {
         numbers
             .map(|(network, at)| Numbered {
                 network,
+                before: None,
                 segment: SegmentId::new(at).unwrap(),
                 zone: ZoneId::new(number(network)).unwrap(),
                 uplink: PortId::new(1).unwrap(),

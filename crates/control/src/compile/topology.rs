@@ -1,8 +1,9 @@
 //! Ports and segments.
 
-use tables::{Gateway, Port, PortKind, Segment, Topology, Uplink};
+use tables::{Dhcp, Gateway, Port, PortKind, Segment, Topology, Uplink};
 
 use super::Numbered;
+use crate::flags::DhcpServer;
 
 /// Builds the topology: every segment's members are its vifs, its host port and its uplink, as
 /// far as they are plugged.
@@ -22,14 +23,24 @@ pub fn topology(networks: &[Numbered<'_>], ports: Vec<Port>) -> Topology {
             gateway: numbered.network.gateway.map(|address| Gateway {
                 address: address.octets(),
                 shared: numbered.network.shared,
+                before: numbered.before,
             }),
             host: numbered.host,
             taken_up: numbered.network.external_gateway.is_some(),
             clamp_mss: numbered.network.clamp_mss,
+            dhcp: who_answers(numbered.network.dhcp.server),
         }
     });
     let segments = segments.collect();
     Topology::new(ports, segments)
+}
+
+const fn who_answers(server: DhcpServer) -> Dhcp {
+    match server {
+        DhcpServer::Builtin => Dhcp::Node,
+        DhcpServer::Dnsmasq => Dhcp::Host,
+        DhcpServer::External => Dhcp::Bridged,
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +62,7 @@ mod tests {
             stamp: 0,
             partial_checksums: false,
             station: None,
+            identity: None,
         }
     }
 
@@ -66,6 +78,7 @@ mod tests {
             .zip(1..)
             .map(|(network, number)| Numbered {
                 network,
+                before: None,
                 segment: SegmentId::new(number).unwrap(),
                 zone: ZoneId::new(1).unwrap(),
                 uplink: PortId::new(1).unwrap(),

@@ -45,6 +45,40 @@ impl fmt::Display for NetworkKind {
     }
 }
 
+/// What becomes of a connection that is not allowed (nova's `iptables_drop_action`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DropAction {
+    /// It ends here.
+    #[default]
+    Drop,
+    /// Its sender is told that policy forbids it.
+    Reject,
+    /// It ends here, and is written into the log.
+    Log,
+}
+
+impl FromStr for DropAction {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // nova wants a target of iptables; LOGDROP is the chain that its operators made.
+        let lower = text.to_lowercase();
+        let name = if lower == "logdrop" { "log" } else { lower.as_str() };
+        choose(name, &[("drop", Self::Drop), ("reject", Self::Reject), ("log", Self::Log)])
+    }
+}
+
+impl fmt::Display for DropAction {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Drop => "drop",
+            Self::Reject => "reject",
+            Self::Log => "log",
+        })
+    }
+}
+
 /// How AF_XDP sockets are bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -179,6 +213,102 @@ impl fmt::Display for Provision {
     }
 }
 
+/// Who gives a network's VMs their addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DhcpServer {
+    /// trunkline itself: each node its own VMs.
+    #[default]
+    Builtin,
+    /// dnsmasq on the host port, as nova ran it.
+    Dnsmasq,
+    /// Somebody in the network: DHCP is bridged.
+    External,
+}
+
+impl FromStr for DhcpServer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words =
+            [("builtin", Self::Builtin), ("dnsmasq", Self::Dnsmasq), ("external", Self::External)];
+        choose(text, &words)
+    }
+}
+
+impl fmt::Display for DhcpServer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Builtin => "builtin",
+            Self::Dnsmasq => "dnsmasq",
+            Self::External => "external",
+        })
+    }
+}
+
+/// Who answers VMs that ask their gateway for names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DnsServer {
+    /// Nobody of ours.
+    #[default]
+    None,
+    /// dnsmasq on the host port.
+    Dnsmasq,
+}
+
+impl FromStr for DnsServer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        choose(text, &[("none", Self::None), ("dnsmasq", Self::Dnsmasq)])
+    }
+}
+
+impl fmt::Display for DnsServer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::None => "none",
+            Self::Dnsmasq => "dnsmasq",
+        })
+    }
+}
+
+/// Whether there are walls around VMs: nova's `firewall_driver`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FirewallDriver {
+    /// A VM sends as itself alone, and gets what its security groups let in (nova's
+    /// IptablesFirewallDriver).
+    #[default]
+    Trunkline,
+    /// No walls (nova's NoopFirewallDriver).
+    Noop,
+}
+
+impl FromStr for FirewallDriver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // nova wants a class path, which differs between releases; its last part says which.
+        let short = match text.rsplit('.').next().unwrap_or(text) {
+            "IptablesFirewallDriver" => "trunkline",
+            "NoopFirewallDriver" => "noop",
+            _ => text,
+        };
+        choose(short, &[("trunkline", Self::Trunkline), ("noop", Self::Noop)])
+    }
+}
+
+impl fmt::Display for FirewallDriver {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Trunkline => "trunkline",
+            Self::Noop => "noop",
+        })
+    }
+}
+
 /// Ports, first and last; written like `20000-45999`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -293,7 +423,19 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(NetworkKind, XdpMode, Hook, Replay, Provision, PortRange, Cores);
+as_text!(
+    NetworkKind,
+    DropAction,
+    XdpMode,
+    Hook,
+    Replay,
+    Provision,
+    DhcpServer,
+    DnsServer,
+    FirewallDriver,
+    PortRange,
+    Cores
+);
 
 #[cfg(test)]
 mod tests {
@@ -311,9 +453,25 @@ mod tests {
         for hook in [Hook::Auto, Hook::Xdp, Hook::Tc] {
             assert_eq!(hook.to_string().parse(), Ok(hook));
         }
+        for action in [DropAction::Drop, DropAction::Reject, DropAction::Log] {
+            assert_eq!(action.to_string().to_uppercase().parse(), Ok(action));
+        }
+        assert_eq!("LOGDROP".parse(), Ok(DropAction::Log));
         for when in [Provision::Eager, Provision::OnDemand] {
             assert_eq!(when.to_string().parse(), Ok(when));
         }
+        for server in [DhcpServer::Builtin, DhcpServer::Dnsmasq, DhcpServer::External] {
+            assert_eq!(server.to_string().parse(), Ok(server));
+        }
+        for server in [DnsServer::None, DnsServer::Dnsmasq] {
+            assert_eq!(server.to_string().parse(), Ok(server));
+        }
+        for driver in [FirewallDriver::Trunkline, FirewallDriver::Noop] {
+            assert_eq!(driver.to_string().parse(), Ok(driver));
+        }
+        let nova = "nova.virt.libvirt.firewall.IptablesFirewallDriver";
+        assert_eq!(nova.parse(), Ok(FirewallDriver::Trunkline));
+        assert_eq!("nova.virt.firewall.NoopFirewallDriver".parse(), Ok(FirewallDriver::Noop));
         assert_eq!("20000-45999".parse(), Ok(PortRange::default()));
         for text in ["", "20000", "20000-", "1000-9000", "20000-20998", "9000-8000", "1-70000"] {
             assert!(text.parse::<PortRange>().is_err(), "{text}");

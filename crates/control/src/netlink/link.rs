@@ -1,6 +1,9 @@
 //! One link, as the kernel tells it.
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    BridgePortState, InfoBridgePort, InfoData, InfoPortData, InfoVlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
 use wire::MacAddr;
 
 /// A network interface of this namespace.
@@ -30,8 +33,12 @@ pub struct Link {
     pub tx_queues: u32,
     /// Index of the bridge or bond it is a port of.
     pub master: Option<u32>,
+    /// It is a port of a bridge, and the bridge forwards by it.
+    pub forwarding: bool,
     /// Index of the link below (VLAN device) or of the other end (veth).
     pub lower: Option<u32>,
+    /// Its tag, if it is a VLAN device.
+    pub vlan: Option<u16>,
     /// The link of [`Link::lower`] is in another namespace, so its index means nothing here.
     pub peer_in_other_netns: bool,
     /// What its owner wrote on it.
@@ -72,6 +79,8 @@ impl Link {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
                         _ => None,
                     });
+                    link.vlan = parts.iter().find_map(tag);
+                    link.forwarding = parts.iter().any(forwards);
                 }
                 _ => {}
             }
@@ -84,4 +93,19 @@ impl Link {
     pub fn is(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
     }
+}
+
+/// Whether a port of a bridge forwards.
+fn forwards(info: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = info else { return false };
+    port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
+}
+
+/// The tag of a VLAN device.
+fn tag(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(vlan)) = info else { return None };
+    vlan.iter().find_map(|part| match part {
+        InfoVlan::Id(tag) => Some(*tag),
+        _ => None,
+    })
 }

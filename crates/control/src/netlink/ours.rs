@@ -35,6 +35,12 @@ pub struct Pair {
     pub new: bool,
 }
 
+/// The far end of the host port of a bridge that stays: a port of that bridge.
+#[must_use]
+pub fn foot_name(bridge: &str) -> String {
+    format!("{bridge}-in")
+}
+
 impl Links {
     /// The punt link, one queue per worker, up.
     ///
@@ -65,13 +71,39 @@ impl Links {
         self.ensure_pair([bridge, &host_port_name(bridge)], 1, mtu, node).await
     }
 
+    /// The host port of a segment whose bridge stays: `<bridge>-in`, which is to be a port of it,
+    /// and `<bridge>-tl` for us, up.
+    ///
+    /// # Errors
+    /// A name belongs to somebody else, or the kernel refuses.
+    pub async fn ensure_foot(
+        &self,
+        bridge: &str,
+        mtu: u32,
+        node: &str,
+    ) -> Result<Pair, NetlinkError> {
+        self.ensure_pair([&foot_name(bridge), &host_port_name(bridge)], 1, mtu, node).await
+    }
+
     /// Removes one host port of ours; one that is not there is no error.
     ///
     /// # Errors
     /// The name belongs to somebody else, or the kernel refuses.
     pub async fn remove_host_port(&self, bridge: &str, node: &str) -> Result<(), NetlinkError> {
+        self.remove_pair(bridge, node).await
+    }
+
+    /// The same of a segment whose bridge stays.
+    ///
+    /// # Errors
+    /// The name belongs to somebody else, or the kernel refuses.
+    pub async fn remove_foot(&self, bridge: &str, node: &str) -> Result<(), NetlinkError> {
+        self.remove_pair(&foot_name(bridge), node).await
+    }
+
+    async fn remove_pair(&self, near: &str, node: &str) -> Result<(), NetlinkError> {
         let links = self.list().await?;
-        let Some(link) = links.iter().find(|link| link.name == bridge) else { return Ok(()) };
+        let Some(link) = links.iter().find(|link| link.name == near) else { return Ok(()) };
         match link.alias == Some(alias_of(node)) {
             true => self.delete(link.index).await,
             false => Err(NetlinkError::Taken(taken(link, &links, node))),

@@ -1,6 +1,6 @@
 //! A `[[floating_ip]]`, its `[[pool]]`, and the settings of address translation.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
@@ -8,6 +8,7 @@ use super::Draft;
 use super::settings::short_timeouts;
 use super::vif::not_there;
 use crate::config::{ConfigError, Entry, FloatingEntry, PoolEntry};
+use crate::flags::FirewallDriver;
 use crate::model::{FloatingIp, NatRules, Network};
 
 impl Draft<'_> {
@@ -132,25 +133,60 @@ impl Draft<'_> {
             cidrs.iter().flatten().map(|cidr| proper(key, cidr)).collect::<Result<Vec<_>, _>>()
         };
         let mut exempt = list("dmz_cidr", &settings.dmz_cidr)?;
-        exempt.extend(settings.metadata_host.map(Ipv4Net::from));
+        let metadata = self.metadata()?;
+        // What stays on the node keeps its source anyway.
+        let elsewhere = settings.metadata_host.filter(|host| !host.is_loopback());
+        exempt.extend(elsewhere.map(Ipv4Net::from));
         let fixed_range = settings.fixed_range.as_ref();
         Ok(NatRules {
             fixed_range: fixed_range.map(|cidr| proper("fixed_range", cidr)).transpose()?,
             exempt,
+            metadata,
             forced: list("force_snat_range", &settings.force_snat_range)?,
             ports: settings.snat_ports.unwrap_or_default(),
+            pickup: settings.tcp_pickup.unwrap_or(true),
         })
+    }
+
+    /// The metadata server. 127.0.0.1 is nova's word for this node; a VM's packets are led to
+    /// routing_source_ip there, since none from outside may be for a loopback's address.
+    fn metadata(&self) -> Result<Option<SocketAddrV4>, ConfigError> {
+        let settings = &self.settings;
+        let refuse = |key: &str, message: String| Err(self.said.setting(key, message));
+        let port = settings.metadata_port.unwrap_or(8775);
+        if port == 0 {
+            return refuse("metadata_port", "metadata_port is 0: use 1 to 65535".into());
+        }
+        let host = match (settings.metadata_host, settings.routing_source_ip) {
+            (None, _) => return Ok(None),
+            (Some(host), Some(here)) if host.is_loopback() => here,
+            (Some(host), None) if host.is_loopback() => {
+                let message = format!(
+                    "metadata_host = {host} is this node, which VMs reach by routing_source_ip: set \
+                     that, or metadata_host to an address of this node"
+                );
+                return refuse("metadata_host", message);
+            }
+            (Some(host), _) if host.is_unspecified() || host.is_multicast() => {
+                return refuse("metadata_host", format!("{host} cannot be a server's address"));
+            }
+            (Some(host), _) => host,
+        };
+        Ok(Some(SocketAddrV4::new(host, port)))
     }
 
     /// What is allowed, and probably not meant.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = short_timeouts(&self.settings);
+        warnings.extend(self.strange_ways());
+        warnings.extend(self.unanswered());
         if let Some(range) = self.settings.fixed_range {
             warnings.push(format!(
                 "fixed_range = {range} translates all tenants as one range, as nova did before \
                  Grizzly: leave it out to have each network by itself"
             ));
         }
+        warnings.extend(self.nothing_comes_in());
         let routes = self.networks.iter().any(|(network, _)| network.gateway.is_some());
         if routes
             && self.settings.public_interface.is_some()
@@ -161,6 +197,9 @@ impl Draft<'_> {
                  public side"
                     .into(),
             );
+        }
+        if self.settings.firewall_driver.unwrap_or_default() != FirewallDriver::Noop {
+            warnings.extend(self.open_walls());
         }
         warnings
     }

@@ -42,6 +42,7 @@ impl Draft<'_> {
             return Err(at("clamp_mss", format!("clamp_mss is {clamp}: use 536 to 8960 bytes")));
         }
         elsewhere(value).map_err(|(key, message)| at(key, message))?;
+        let dhcp = self.network_dhcp(kind, value).map_err(|(key, message)| at(key, message))?;
         let here = value.host.as_ref().is_none_or(|host| *host == self.node);
         let network = Network {
             name: value.name.clone(),
@@ -60,6 +61,7 @@ impl Draft<'_> {
             external_gateway: value.external_gateway,
             public: value.public,
             clamp_mss: value.clamp_mss,
+            dhcp,
         };
         self.networks.push((network, lines.first()));
         Ok(())

@@ -81,6 +81,10 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
             1,
             16_000_000,
         )?,
+        vif_connection_rate: settings
+            .vif_connection_rate
+            .map(|rate| range("vif_connection_rate", rate, 1, 1_000_000))
+            .transpose()?,
     })
 }
 

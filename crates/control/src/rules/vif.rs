@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use wire::MacAddr;
 
-use super::Draft;
+use super::{Draft, host_name};
 use crate::config::{ConfigError, Entry, VifEntry};
 use crate::keys::nearest;
 use crate::model::{StaticFdb, StaticPort, Vif};
@@ -33,8 +33,23 @@ impl Draft<'_> {
             }
             self.address(*address, network).map_err(|message| at("addresses", message))?;
         }
-        let (name, addresses) = (value.name.clone(), value.addresses.clone());
-        self.vifs.push((Vif { name, network, mac, addresses, napi: value.napi }, line));
+        let groups = self.groups_of(value).map_err(|(key, message)| at(&key, message))?;
+        let host_name = value.hostname.as_deref().map(host_name).transpose();
+        let vif = Vif {
+            name: value.name.clone(),
+            network,
+            mac,
+            addresses: value.addresses.clone(),
+            groups,
+            // What else it may send from is read when all vifs are known.
+            allowed: Vec::new(),
+            dhcp_server: value.dhcp_server,
+            napi: value.napi,
+            host_name: host_name.map_err(|message| at("hostname", message))?,
+            instance: value.instance.clone(),
+            default_router: self.has_default_router(value),
+        };
+        self.vifs.push((vif, line));
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! Routes, neighbours, address translation and flows as tables for people.
 
 use super::{align_right, or_dash, render, table};
-use crate::report::{Cut, Direction, End, Explained, Flow, Nat, Neighbour, Route, RouteSource};
+use crate::report::{
+    Cut, Direction, End, Explained, Flow, Group, Nat, Neighbour, Route, RouteSource,
+};
 
 /// `trunkline ctl routes`.
 #[must_use]
@@ -65,6 +67,15 @@ pub fn nat(nat: &Nat) -> String {
         };
         line("range", format!("{} of zone {}, {when}", range.prefix, range.zone));
     }
+    if let Some(server) = &nat.metadata {
+        line("metadata", server.clone());
+    }
+    for vpn in &nat.vpns {
+        let (asked, port) = (vpn.public_address, vpn.public_port);
+        let (instance, listens) = (vpn.private_address, vpn.private_port);
+        let network = &vpn.network;
+        line("vpn", format!("{asked}:{port}/udp to {instance}:{listens} of {network}"));
+    }
     for prefix in &nat.exempt {
         line("exempt", prefix.clone());
     }
@@ -87,6 +98,31 @@ pub fn nat(nat: &Nat) -> String {
     }
     text += "\n";
     text += &render(&table);
+    text
+}
+
+/// Members of a group that are shown.
+const MEMBERS_SHOWN: usize = 16;
+
+/// `trunkline ctl groups`.
+#[must_use]
+pub fn groups(groups: &[Group]) -> String {
+    let mut text = String::new();
+    for group in groups {
+        let vifs = if group.vifs.is_empty() { "none".into() } else { group.vifs.join(" ") };
+        let (name, refused, members) = (&group.name, group.refused, group.members.len());
+        text += &format!("{name}: vifs here: {vifs}; {refused} refused; {members} members");
+        for member in group.members.iter().take(MEMBERS_SHOWN) {
+            text += &format!(" {member}");
+        }
+        text += if group.members.len() > MEMBERS_SHOWN { " ...\n" } else { "\n" };
+        if group.rules.is_empty() {
+            text += "  allows nothing\n";
+        }
+        for rule in &group.rules {
+            text += &format!("  {rule}\n");
+        }
+    }
     text
 }
 
@@ -142,7 +178,9 @@ pub fn cut(cut: &Cut) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{FloatingIp, NatRange};
+    use std::net::Ipv4Addr;
+
+    use crate::report::{FloatingIp, NatRange, Vpn};
 
     fn words(line: &str) -> Vec<&str> {
         line.split_whitespace().collect()
@@ -193,6 +231,7 @@ mod tests {
                 prefix: "10.0.0.0/24".into(),
                 when: "public".into(),
             }],
+            metadata: Some("91.207.15.105:8775".into()),
             exempt: vec!["10.128.0.0/24".into()],
             forced: Vec::new(),
             floats: vec![FloatingIp {
@@ -202,19 +241,32 @@ mod tests {
                 interface: "eth1".into(),
                 state: "elsewhere".into(),
             }],
+            vpns: vec![Vpn {
+                network: "tenant1".into(),
+                public_address: Ipv4Addr::new(91, 207, 15, 105),
+                public_port: 1000,
+                private_address: Ipv4Addr::new(10, 0, 0, 2),
+                private_port: 1194,
+                gateway: Ipv4Addr::new(10, 0, 0, 1),
+                netmask: Ipv4Addr::new(255, 255, 255, 0),
+                first_client: Ipv4Addr::new(10, 0, 0, 247),
+                last_client: Ipv4Addr::new(10, 0, 0, 254),
+            }],
         };
         let text = nat(&told);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
-            lines[..4],
+            lines[..6],
             [
                 "source   91.207.15.105, ports 20000-45999",
                 "range    10.0.0.0/24 of zone default, to the public side",
+                "metadata 91.207.15.105:8775",
+                "vpn      91.207.15.105:1000/udp to 10.0.0.2:1194 of tenant1",
                 "exempt   10.128.0.0/24",
                 "",
             ]
         );
-        assert_eq!(words(lines[5]), ["91.208.23.16", "10.1.0.4", "-", "eth1", "elsewhere"]);
+        assert_eq!(words(lines[7]), ["91.208.23.16", "10.1.0.4", "-", "eth1", "elsewhere"]);
         assert_eq!(nat(&Nat::default()), "source   -\n");
     }
 

@@ -1,13 +1,10 @@
 //! A packet, the line it meets, and at most one thing that stands in the way of a replay.
 
-use conntrack::layout::{FIN, NEXT_HOP, PATH_KNOWN, REWRITES, ROUTED, RST};
-use conntrack::{FlowKey, Rewrite};
-use kernel::PortKind;
+use conntrack::layout::{FIN, RST};
 use proptest::prelude::*;
-use wire::MacAddr;
 
-use crate::frame::{self, Ipv4, Transport};
-use crate::world::{FORCED, NOW, OLD, PORTS, PUBLIC, SEGMENTS, TRUNK, own_mac, vm};
+use crate::frame::{Ipv4, Ipv6, Six, Transport};
+use crate::world::{FORCED, OWN, PORTS, PUBLIC, TRUNK, WALLED, told, vm};
 
 /// Where frames come in: port and VLAN.
 const ARRIVALS: [(u16, u16); 12] = [
@@ -45,9 +42,12 @@ pub enum Spoil {
     LastHop,
     HopUnknown,
     BridgedByHop,
+    OtherWay,
     OtherDestination,
     OtherSegment,
     OtherStation,
+    ForgedIpv4,
+    ForgedIpv6,
     GroupSource,
     NoSource,
     Syn,
@@ -67,7 +67,7 @@ pub enum Spoil {
 #[derive(Clone, Debug)]
 pub enum Carried {
     Ipv4(Ipv4),
-    Ipv6(usize),
+    Ipv6(Ipv6),
     Other(u16, usize),
 }
 
@@ -114,10 +114,26 @@ fn carried() -> impl Strategy<Value = Carried> {
         8 => ipv4.prop_map(|(source, destination, ports, transport, ttl, payload, padding)| {
             Carried::Ipv4(Ipv4 { source, destination, ports, transport, ttl, payload, padding })
         }),
-        1 => (0usize..100).prop_map(Carried::Ipv6),
+        2 => ipv6().prop_map(Carried::Ipv6),
         1 => (prop_oneof![Just(0x88b5u16), Just(0x0842), Just(46)], 0usize..100)
             .prop_map(|(ethertype, length)| Carried::Other(ethertype, length)),
     ]
+}
+
+fn ipv6() -> impl Strategy<Value = Ipv6> {
+    let carries = prop_oneof![
+        3 => Just(Six::Tcp),
+        3 => prop_oneof![4 => any::<u16>(), 1 => Just(547)].prop_map(Six::Udp),
+        2 => Just(Six::Echo),
+        1 => Just(Six::Solicitation),
+        1 => Just(Six::HopByHop),
+        2 => prop_oneof![Just(59u8), Just(50), Just(132)].prop_map(Six::Other),
+    ];
+    (any::<[u8; 16]>(), carries, 0usize..100).prop_map(|(source, carries, payload)| Ipv6 {
+        source,
+        carries,
+        payload,
+    })
 }
 
 fn nat() -> impl Strategy<Value = ([u8; 4], u16, [u8; 4], u16)> {
@@ -128,7 +144,7 @@ fn nat() -> impl Strategy<Value = ([u8; 4], u16, [u8; 4], u16)> {
 
 fn spoil() -> impl Strategy<Value = Spoil> {
     use Spoil::*;
-    const PLAIN: [Spoil; 25] = [
+    const PLAIN: [Spoil; 28] = [
         NoLine,
         PathUnknown,
         StampZero,
@@ -139,9 +155,12 @@ fn spoil() -> impl Strategy<Value = Spoil> {
         LastHop,
         HopUnknown,
         BridgedByHop,
+        OtherWay,
         OtherDestination,
         OtherSegment,
         OtherStation,
+        ForgedIpv4,
+        ForgedIpv6,
         GroupSource,
         NoSource,
         Syn,
@@ -173,10 +192,11 @@ pub fn any_case() -> impl Strategy<Value = Case> {
         prop_oneof![4 => Just(0), 1 => Just(FIN), 1 => Just(RST)],
         prop_oneof![Just(0u32), Just(1), Just(100)],
         prop::bool::weighted(0.2),
+        prop::option::weighted(0.3, prop_oneof![1000usize..1400, 1000usize..8900]),
     );
     (arrival, any::<bool>(), carried(), line, spoil()).prop_map(
         |((arrival, priority), to_node, carried, line, spoil)| {
-            let (way, nat, hop, reply, bits, silent, keeps) = line;
+            let (way, nat, hop, reply, bits, silent, keeps, length) = line;
             let priority = priority && arrival.1 == 0;
             let case = Case {
                 arrival,
@@ -191,7 +211,7 @@ pub fn any_case() -> impl Strategy<Value = Case> {
                 silent,
                 spoil,
             };
-            case.spoiled().keeping(keeps)
+            case.spoiled().keeping(keeps).long(length)
         },
     )
 }
@@ -201,6 +221,21 @@ impl Case {
     fn keeping(mut self, keeps: bool) -> Self {
         if let (true, Carried::Ipv4(packet)) = (keeps, &self.carried) {
             self.nat.1 = packet.ports.0;
+        }
+        self
+    }
+
+    /// A longer packet, where one could come from.
+    fn long(mut self, length: Option<usize>) -> Self {
+        let port = PORTS.iter().find(|row| row.0 == self.arrival.0).unwrap();
+        if let (Some(length), Spoil::Nothing) = (length, self.spoil)
+            && length < usize::from(port.3) - 60
+        {
+            match &mut self.carried {
+                Carried::Ipv4(packet) => packet.payload = length,
+                Carried::Ipv6(packet) => packet.payload = length,
+                Carried::Other(_, carried) => *carried = length,
+            }
         }
         self
     }
@@ -222,10 +257,25 @@ impl Case {
             }
             Spoil::OlderThanEgress => self.way = (AHEAD, 0),
             Spoil::OlderThanIngress | Spoil::OtherStation => self.arrival = (11, 0),
+            Spoil::ForgedIpv4 => {
+                self.ipv4();
+                self.arrival = (WALLED[0], 0);
+            }
+            Spoil::ForgedIpv6 => {
+                if !matches!(self.carried, Carried::Ipv6(_)) {
+                    let (source, carries) = ([0; 16], Six::Tcp);
+                    self.carried = Carried::Ipv6(Ipv6 { source, carries, payload: 5 });
+                }
+                self.arrival = (WALLED[0], 0);
+            }
             Spoil::NoEgress => self.way = (NOBODY, 0),
             Spoil::LastHop => {
                 self.ipv4().ttl = 1;
                 (self.arrival, self.to_node, self.way) = ((11, 0), true, (PUBLIC, 0));
+            }
+            Spoil::OtherWay => {
+                self.ipv4();
+                (self.arrival, self.to_node, self.hop) = ((11, 0), true, None);
             }
             Spoil::HopUnknown => {
                 self.ipv4();
@@ -246,6 +296,32 @@ impl Case {
         } else if let Carried::Ipv4(packet) = &mut self.carried {
             packet.destination[0] |= 1;
         }
+        self.identified()
+    }
+
+    /// Behind a wall a VM speaks as itself.
+    fn identified(mut self) -> Self {
+        let port = self.arrival.0;
+        if !WALLED.contains(&port) {
+            return self;
+        }
+        match &mut self.carried {
+            Carried::Ipv4(packet) => {
+                packet.source[0] = OWN;
+                // Nor is it a DHCP server, to which no worker gives a line.
+                packet.ports.0 = packet.ports.0.max(68);
+            }
+            Carried::Ipv6(packet) => match packet.source[0] % 4 {
+                0 => packet.source = told(port),
+                1 => packet.source[8..].copy_from_slice(&vm(port).interface_id()),
+                _ => {
+                    packet.source = [0; 16];
+                    packet.source[..2].copy_from_slice(&[0xfe, 0x80]);
+                    packet.source[8..].copy_from_slice(&vm(port).interface_id());
+                }
+            },
+            Carried::Other(..) => {}
+        }
         self
     }
 
@@ -260,170 +336,5 @@ impl Case {
         }
         let Carried::Ipv4(packet) = &mut self.carried else { unreachable!() };
         packet
-    }
-
-    fn kind(&self) -> PortKind {
-        PORTS.iter().find(|row| row.0 == self.arrival.0).unwrap().1
-    }
-
-    /// Number and zone of the segment it comes from, and whether its gateway is here.
-    pub fn segment(&self) -> (u16, u16, bool) {
-        let row = match self.kind() {
-            PortKind::Public => None,
-            PortKind::Trunk => SEGMENTS.iter().find(|row| row.1 == self.arrival.1),
-            PortKind::Vif | PortKind::Host => {
-                let port = PORTS.iter().find(|row| row.0 == self.arrival.0).unwrap();
-                SEGMENTS.iter().find(|row| row.0 == port.2)
-            }
-        };
-        row.map_or((0, 0, true), |row| (row.0, row.2, row.3))
-    }
-
-    /// Whether the node takes it up though it is addressed to another gateway.
-    fn is_taken_up(&self) -> bool {
-        self.arrival.0 == 15 && self.to_node
-    }
-
-    pub fn is_routed(&self) -> bool {
-        let ipv4 = matches!(self.carried, Carried::Ipv4(_));
-        ipv4 && self.to_node && (self.segment().2 || self.is_taken_up())
-    }
-
-    fn destination(&self) -> MacAddr {
-        let elsewhere = MacAddr([0xfa, 0x16, 0x3e, 9, 9, 9]);
-        let ours = self.to_node && !self.is_taken_up();
-        if ours { own_mac(self.arrival.0, self.kind()) } else { elsewhere }
-    }
-
-    fn source(&self) -> MacAddr {
-        match (self.spoil, self.kind()) {
-            (Spoil::GroupSource, _) => MacAddr([1, 0, 0, 0, 0, 9]),
-            (Spoil::NoSource, _) => MacAddr::ZERO,
-            (Spoil::OtherStation, _) => MacAddr([0xfa, 0x16, 0x3e, 7, 7, 7]),
-            (_, PortKind::Vif) => vm(self.arrival.0),
-            _ => MacAddr([0xfa, 0x16, 0x3e, 8, 8, 8]),
-        }
-    }
-
-    /// The frame behind its tag.
-    pub fn untagged(&self) -> Vec<u8> {
-        let (to, from) = (self.destination(), self.source());
-        let mut frame = match &self.carried {
-            Carried::Ipv4(packet) => frame::ethernet(to, from, 0x0800, &packet.bytes()),
-            Carried::Ipv6(length) => frame::ethernet(to, from, 0x86dd, &frame::ipv6(*length)),
-            Carried::Other(ethertype, length) => {
-                frame::ethernet(to, from, *ethertype, &vec![0x5a; *length])
-            }
-        };
-        match self.spoil {
-            Spoil::Options => {
-                frame.splice(34..34, [1, 1, 1, 1]);
-                frame[14] = 0x46;
-                let total = u16::from_be_bytes([frame[16], frame[17]]) + 4;
-                frame[16..18].copy_from_slice(&total.to_be_bytes());
-            }
-            Spoil::FirstFragment => frame[20] |= 0x20,
-            Spoil::LaterFragment => frame[21] = 9,
-            Spoil::IcmpError => frame[34] = 3,
-            Spoil::IcmpQuestion => frame[34] = 13,
-            Spoil::Arp => frame[13] = 6,
-            Spoil::Cut(length) => frame.truncate(length),
-            Spoil::Flip(at, with) if at < frame.len() => frame[at] ^= with,
-            _ => {}
-        }
-        frame
-    }
-
-    /// The tag it comes with: protocol and VLAN.
-    pub fn tag(&self) -> Option<(u16, u16)> {
-        match (self.spoil, self.arrival.1) {
-            (Spoil::ServiceTag, vlan) => Some((0x88a8, vlan)),
-            (Spoil::ForeignVlan, _) => Some((0x8100, 777)),
-            (_, 0) => self.priority.then_some((0x8100, 0)),
-            (_, vlan) => Some((0x8100, vlan)),
-        }
-    }
-
-    /// The frame with its tag in it.
-    pub fn frame(&self) -> Vec<u8> {
-        let mut frame = self.untagged();
-        if self.spoil == Spoil::DoubleTag {
-            frame = frame::tagged(&frame, 0x8100, 5);
-        }
-        match self.tag() {
-            Some((protocol, vlan)) => frame::tagged(&frame, protocol, vlan),
-            None => frame,
-        }
-    }
-
-    /// The key of the packet, had nothing been spoilt.
-    pub fn key(&self) -> FlowKey {
-        let ((ingress, _), (segment, zone, _)) = (self.arrival, self.segment());
-        let (to, from) = (self.destination(), self.source());
-        match &self.carried {
-            Carried::Ipv4(ip) => {
-                let (sport, dport) = ip.ports;
-                let (from, to) = (ip.source, ip.destination);
-                match ip.transport {
-                    Transport::Echo { request } => {
-                        FlowKey::echo(from, to, sport, request, ingress, zone)
-                    }
-                    Transport::Other(number) => {
-                        FlowKey::ipv4(from, to, 0, 0, number, ingress, zone)
-                    }
-                    _ => FlowKey::ipv4(from, to, sport, dport, ip.protocol(), ingress, zone),
-                }
-            }
-            Carried::Ipv6(_) => FlowKey::l2(to.0, from.0, 0x86dd, ingress, segment),
-            Carried::Other(ethertype, _) => FlowKey::l2(to.0, from.0, *ethertype, ingress, segment),
-        }
-    }
-
-    /// What its line says.
-    pub fn rewrite(&self) -> Rewrite {
-        let routed = self.is_routed();
-        let ipv4 = matches!(self.carried, Carried::Ipv4(_));
-        let (source, source_port, destination, destination_port) =
-            if ipv4 { self.nat } else { Default::default() };
-        let translates =
-            (source, source_port, destination, destination_port) != ([0; 4], 0, [0; 4], 0);
-        let hop = self.hop.filter(|_| routed || self.spoil == Spoil::BridgedByHop);
-        let hop = if self.spoil == Spoil::BridgedByHop { Some(0) } else { hop };
-        let known = self.spoil != Spoil::PathUnknown;
-        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        Rewrite {
-            source,
-            destination,
-            source_mac: self.source().0,
-            source_port,
-            destination_port,
-            egress: self.way.0,
-            segment: match self.spoil {
-                Spoil::OtherSegment => 77,
-                _ => self.segment().0,
-            },
-            vlan: self.way.1,
-            destination_mac: match (hop, routed, self.spoil) {
-                (Some(number), ..) => {
-                    let [a, b, c, d] = number.to_le_bytes();
-                    [a, b, c, d, 0, 0]
-                }
-                (None, true, _) => [0xfa, 0x16, 0x3e, 4, 4, 4],
-                (None, false, Spoil::OtherDestination) => [0xfa, 0x16, 0x3e, 5, 5, 5],
-                (None, false, _) => self.destination().0,
-            },
-            flags: flag(known, PATH_KNOWN)
-                | flag(translates, REWRITES)
-                | flag(hop.is_some(), NEXT_HOP)
-                | flag(routed, ROUTED),
-        }
-    }
-
-    pub fn stamp(&self) -> u32 {
-        match self.spoil {
-            Spoil::StampZero => 0,
-            Spoil::OlderThanIngress => OLD,
-            _ => NOW,
-        }
     }
 }

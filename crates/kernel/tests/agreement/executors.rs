@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use conntrack::layout::PATH_KNOWN;
-use conntrack::{Flow, FlowKey, Installed, NewLine, Rewrite, Table};
+use conntrack::{Flow, FlowKey, Fragments, Installed, NewLine, Rewrite, Table};
 use kernel::Settings;
 use pipeline::{Counters, Learner, Limiter, Packet, Pipeline, Verdict};
 use tables::{PortId, Snapshot};
@@ -11,7 +11,7 @@ use tables::{PortId, Snapshot};
 use crate::case::{Carried, Case, Spoil};
 use crate::common::run::{SkBuff, run, run_skb};
 use crate::common::traced::Traced;
-use crate::{frame, world};
+use crate::{frame, judge, world};
 
 const LINES: u32 = 64;
 const HASH_KEY: u64 = 0x5eed_5eed_5eed;
@@ -48,6 +48,7 @@ pub struct Executors {
     counters: Counters,
     learner: Learner,
     limiter: Limiter,
+    fragments: Fragments,
     xdp: Traced,
     tc: Traced,
 }
@@ -72,7 +73,8 @@ fn run_tc(node: &mut Traced, case: &Case) -> Option<Out> {
         Carried::Ipv6(_) => 54,
         Carried::Other(..) => 14,
     };
-    if case.untagged().len() < whole {
+    // And none of more than a page.
+    if case.untagged().len() < whole || case.frame().len() > judge::PAGE {
         return None;
     }
     let beside = case.tag().filter(|(protocol, _)| *protocol == 0x8100);
@@ -124,7 +126,13 @@ fn install(table: &Table, case: &Case, now: u32) -> Option<(Flow, Flow)> {
 
 impl Executors {
     pub fn start() -> Self {
-        let settings = Settings { lines: LINES, hash_key: HASH_KEY, tcx: true, replays: true };
+        let settings = Settings {
+            lines: LINES,
+            hash_key: HASH_KEY,
+            tcx: true,
+            replays: true,
+            continues: None,
+        };
         let [xdp, tc] = ["agree-xdp", "agree-tc"].map(|name| {
             let mut node = Traced::start(name, settings);
             world::tell(node.node.kernel());
@@ -136,6 +144,7 @@ impl Executors {
             counters: Counters::default(),
             learner: Learner::default(),
             limiter: Limiter::default(),
+            fragments: Fragments::new(7),
             xdp,
             tc,
         }
@@ -178,6 +187,7 @@ impl Executors {
         let mut pipeline = Pipeline {
             tables: &self.snapshot,
             flows: &self.table,
+            fragments: &self.fragments,
             now,
             now_ms: u64::from(now) * 1000,
             counters: &self.counters,

@@ -98,13 +98,51 @@ impl Ipv4 {
     }
 }
 
-/// An IPv6 packet of an unread protocol.
-pub fn ipv6(payload: usize) -> Vec<u8> {
-    let mut packet = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
-    packet[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
-    packet.extend([0xfd; 32]);
-    packet.extend((0..payload).map(|n| n as u8));
-    packet
+/// What an IPv6 packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Six {
+    Tcp,
+    /// From this port.
+    Udp(u16),
+    Echo,
+    /// A neighbour solicitation without options.
+    Solicitation,
+    /// A UDP datagram behind a hop-by-hop header.
+    HopByHop,
+    /// Another protocol, unread.
+    Other(u8),
+}
+
+#[derive(Clone, Debug)]
+pub struct Ipv6 {
+    pub source: [u8; 16],
+    pub carries: Six,
+    pub payload: usize,
+}
+
+impl Ipv6 {
+    pub fn bytes(&self) -> Vec<u8> {
+        let udp = |sport: u16| [&sport.to_be_bytes()[..], &[0, 9, 0, 8, 0, 0]].concat();
+        let (next, mut body) = match self.carries {
+            Six::Tcp => {
+                (TCP, [&[0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 16][..], &[0; 6]].concat())
+            }
+            Six::Udp(sport) => (UDP, udp(sport)),
+            Six::Echo => (58, vec![128, 0, 0, 0, 0, 7, 0, 1]),
+            Six::Solicitation => (58, [&[135, 0, 0, 0, 0, 0, 0, 0][..], &[0xfd; 16]].concat()),
+            Six::HopByHop => (0, [&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &udp(9)].concat()),
+            Six::Other(number) => (number, Vec::new()),
+        };
+        if self.carries != Six::Solicitation {
+            body.extend((0..self.payload).map(|n| n as u8));
+        }
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, next, 64];
+        packet[4..6].copy_from_slice(&(body.len() as u16).to_be_bytes());
+        packet.extend(self.source);
+        packet.extend([0xfd; 16]);
+        packet.extend(body);
+        packet
+    }
 }
 
 pub fn ethernet(to: MacAddr, from: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use conntrack::Flow;
+use conntrack::layout::BULK;
 use proptest::prelude::TestCaseError;
 use proptest::prop_assert_eq;
 use wire::{Headers, Network, Transport};
 
 use crate::case::{Carried, Case, Spoil};
 use crate::executors::{Done, Ran};
+use crate::world::WALLED;
 
 /// Why the kernel leaves a packet to the workers though its line may be replayed.
 pub fn left(case: &Case, headers: &Headers) -> Option<&'static str> {
@@ -29,22 +31,56 @@ pub fn left(case: &Case, headers: &Headers) -> Option<&'static str> {
             Transport::None if ip.protocol == 1 => Some("ICMP but for echo"),
             _ => None,
         },
+        Network::Ipv6 if WALLED.contains(&case.arrival.0) => left_to_walls(case),
         Network::Ipv6 | Network::Other => None,
     }
+}
+
+/// Of IPv6 from behind a wall the kernel carries TCP, UDP and echoes.
+fn left_to_walls(case: &Case) -> Option<&'static str> {
+    let frame = case.untagged();
+    let length = u16::from_be_bytes([frame[18], frame[19]]);
+    let is_plain = match (frame[20], frame.get(54)) {
+        (6 | 17, _) => true,
+        (58, Some(kind)) => matches!(kind, 128 | 129),
+        _ => false,
+    };
+    if is_plain && length >= 8 { None } else { Some("IPv6 that a wall must read") }
+}
+
+/// What a test run gives XDP in one piece: a page without room before and behind.
+const ONE_PIECE: usize = 4096 - 256 - 320;
+/// What it gives tc at all.
+pub const PAGE: usize = 3400;
+/// A TCP segment of so many bytes is one of many.
+const BULK_BYTES: usize = 1200;
+
+/// Whether XDP leaves it, and what comes after it, to tc.
+fn is_bulk(case: &Case) -> bool {
+    let tcp = matches!(&case.carried, Carried::Ipv4(ip) if ip.protocol() == 6);
+    let length = case.frame().len();
+    length > ONE_PIECE || tcp && case.untagged().len() - 14 >= BULK_BYTES
 }
 
 /// The kernel's executors must do what the workers' did, but for what they leave.
 pub fn compare(case: &Case, ran: &Ran, tally: &mut Tally) -> Result<(), TestCaseError> {
     let left = ran.headers.as_ref().and_then(|headers| left(case, headers));
     let expected = if left.is_some() { None } else { ran.rust.out.clone() };
-    for (who, done) in [("xdp", &ran.xdp), ("tc", &ran.tc)] {
+    let (bulk, length) = (is_bulk(case), case.frame().len());
+    if bulk {
+        prop_assert_eq!(&ran.xdp.out, &None, "xdp of {:?}", ran.verdict);
+        let marked = ran.xdp.line.map(|line| line.bits() & BULK != 0);
+        prop_assert_eq!(marked.unwrap_or(false), expected.is_some(), "the line after xdp");
+    }
+    let who = [("xdp", &ran.xdp, !bulk), ("tc", &ran.tc, length <= PAGE)];
+    for (who, done, _) in who.into_iter().filter(|(.., ran)| *ran) {
         prop_assert_eq!(&done.out, &expected, "{} of {:?}", who, ran.verdict);
         // What was not replayed leaves no trace; a line that only the workers replay, theirs.
         if expected.is_some() || ran.rust.out.is_none() && ran.verdict.is_none() {
             same_line(who, &ran.rust, done)?;
         }
     }
-    tally.count(case, expected.is_some());
+    tally.count(case, expected.is_some(), bulk);
     Ok(())
 }
 
@@ -73,7 +109,12 @@ impl Tally {
         self.hits
     }
 
-    fn count(&mut self, case: &Case, replayed: bool) {
+    fn count(&mut self, case: &Case, replayed: bool, bulk: bool) {
+        if replayed && bulk {
+            let long = case.frame().len() > ONE_PIECE;
+            let what = if long { "left to tc: in pieces" } else { "left to tc: bulk TCP" };
+            *self.replayed.entry(what.into()).or_default() += 1;
+        }
         if replayed {
             self.hits += 1;
             for what in [protocol(case), tags(case)].into_iter().chain(rewrites(case)) {
@@ -111,6 +152,7 @@ impl fmt::Display for Tally {
 fn protocol(case: &Case) -> String {
     match &case.carried {
         Carried::Ipv4(ip) => format!("protocol {}", ip.protocol()),
+        Carried::Ipv6(_) if WALLED.contains(&case.arrival.0) => "protocol IPv6 past a wall".into(),
         Carried::Ipv6(_) => "protocol IPv6".into(),
         Carried::Other(..) => "protocol of another ethertype".into(),
     }

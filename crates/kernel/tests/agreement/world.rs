@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use kernel::{Kernel, PortEntry, PortKind, SegmentEntry};
 use tables::{
-    Egress, Gateway, Nat, Neighbour, Neighbours, NextHop, Port, PortId, Segment, SegmentId,
-    Snapshot, Topology, Uplink, ZoneId,
+    Egress, Gateway, Identity, Nat, Neighbour, Neighbours, NextHop, Port, PortId, Segment,
+    SegmentId, Snapshot, Topology, Uplink, ZoneId,
 };
 use wire::MacAddr;
 
@@ -16,6 +17,9 @@ pub const NOW: u32 = 5;
 
 const NODE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// What the gateway of segment 2 had for a MAC address before a changeover.
+pub const BEFORE: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
 /// Segments: number, VLAN, zone, whether the gateway is here, whether it is elsewhere and this
 /// node takes up what it translates.
@@ -28,11 +32,11 @@ pub const SEGMENTS: [(u16, u16, u16, bool, bool); 4] = [
 
 /// Ports: number, kind, segment, MTU, stamp.
 pub const PORTS: [(u16, PortKind, u16, u16, u32); 10] = [
-    (TRUNK, PortKind::Trunk, 0, 1500, 0),
+    (TRUNK, PortKind::Trunk, 0, 9000, 0),
     (PUBLIC, PortKind::Public, 0, 1500, 0),
     (11, PortKind::Vif, 1, 1500, 4),
     (12, PortKind::Vif, 1, 600, 4),
-    (13, PortKind::Vif, 2, 1500, 4),
+    (13, PortKind::Vif, 2, 9000, 4),
     (14, PortKind::Vif, 3, 1500, 4),
     (15, PortKind::Vif, 4, 1500, 4),
     (16, PortKind::Vif, 2, 1500, NOW + 2),
@@ -46,6 +50,15 @@ pub const HOPS: [Option<MacAddr>; 3] =
 
 /// Where the taken-up segment's packets are forced to be translated.
 pub const FORCED: [u8; 4] = [198, 18, 0, 0];
+
+/// Vifs with a wall. Their VMs have a network of IPv4 addresses that begin with this number.
+pub const WALLED: [u16; 2] = [11, 13];
+pub const OWN: u8 = 11;
+
+/// The IPv6 address that the VM behind a vif was told.
+pub const fn told(port: u16) -> [u8; 16] {
+    [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, port as u8]
+}
 
 /// The only station behind a vif.
 pub const fn vm(port: u16) -> MacAddr {
@@ -79,6 +92,11 @@ fn port(row: (u16, PortKind, u16, u16, u32)) -> Port {
         public: kind == PortKind::Public,
         mac: own_mac(number, kind),
         station: (kind == PortKind::Vif).then(|| vm(number)),
+        identity: WALLED.contains(&number).then(|| {
+            let ipv4 = Ipv4Net::new([OWN, 0, 0, 0].into(), 8).unwrap();
+            let ipv6 = Ipv6Net::from(std::net::Ipv6Addr::from(told(number)));
+            Identity::new(vm(number), &[(None, ipv4.into()), (None, ipv6.into())])
+        }),
         mtu,
         stamp,
         partial_checksums: false,
@@ -94,10 +112,15 @@ pub fn snapshot() -> Snapshot {
             vlan: (vlan != 0).then_some(vlan),
         }),
         members: Vec::new(),
-        gateway: gateway.then_some(Gateway { address: [10, number as u8, 0, 1], shared: false }),
+        gateway: gateway.then_some(Gateway {
+            address: [10, number as u8, 0, 1],
+            shared: false,
+            before: (number == 2).then_some(BEFORE),
+        }),
         host: PortId::NONE,
         taken_up,
         clamp_mss: None,
+        dhcp: tables::Dhcp::Bridged,
     });
     let mut neighbours = Neighbours::default();
     for (number, mac) in (0..).zip(HOPS) {
@@ -121,7 +144,10 @@ pub fn snapshot() -> Snapshot {
 /// Tells the programs the same. All ports are on lo, which is where a test run's frames come from.
 pub fn tell(kernel: &mut Kernel) {
     for (number, vlan, zone, gateway, taken_up) in SEGMENTS {
-        kernel.set_segment(number, &SegmentEntry { zone, vlan, gateway, taken_up }).unwrap();
+        let gateway = gateway.then_some([10, number as u8, 0, 1]);
+        let before = (number == 2).then_some(BEFORE.0);
+        let entry = SegmentEntry { zone, vlan, gateway, before, taken_up };
+        kernel.set_segment(number, &entry).unwrap();
     }
     for (number, kind, segment, mtu, stamp) in PORTS {
         let station = if kind == PortKind::Vif { vm(number) } else { MacAddr::ZERO };
@@ -129,6 +155,8 @@ pub fn tell(kernel: &mut Kernel) {
             segment,
             stamp,
             station: station.0,
+            walled: WALLED.contains(&number),
+            ipv6: [[0; 16], told(number), [0; 16], [0; 16]],
             mac: own_mac(number, kind).0,
             takes_xdp: true,
             mtu,

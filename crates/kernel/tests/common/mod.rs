@@ -145,13 +145,17 @@ pub struct Node {
 
 impl Node {
     pub fn start(name: &str) -> Self {
-        Self::with(name, Settings { lines: 64, hash_key: 1, tcx: true, replays: true })
+        Self::with(
+            name,
+            Settings { lines: 64, hash_key: 1, tcx: true, replays: true, continues: None },
+        )
     }
 
     pub fn with(name: &str, settings: Settings) -> Self {
         let name = format!("tlk-{}-{name}", std::process::id());
-        let kernel = Some(Kernel::start(&name, &settings).unwrap());
-        Self { name, kernel, settings }
+        let mut node = Self { name, kernel: None, settings };
+        node.restart();
+        node
     }
 
     pub fn kernel(&mut self) -> &mut Kernel {
@@ -162,6 +166,7 @@ impl Node {
     pub fn restart(&mut self) {
         self.kernel = None;
         self.kernel = Some(Kernel::start(&self.name, &self.settings).unwrap());
+        self.kernel().keep_table().unwrap();
     }
 }
 
@@ -182,6 +187,8 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         segment: 0,
         stamp: 0,
         station: [0; 6],
+        walled: false,
+        ipv6: [[0; 16]; kernel::TOLD],
         takes_xdp: false,
         mtu: 1500,
         peer: false,

@@ -71,7 +71,7 @@ fn test_run(
     mut context: Option<SkBuff>,
     times: u32,
 ) -> (Ran, Option<SkBuff>) {
-    let mut out = vec![0; 4096];
+    let mut out = vec![0; 16384];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
         data_in: frame.as_ptr().cast(),

@@ -49,6 +49,11 @@ impl Traced {
         let numbers = open.maps.rodata_data.as_deref_mut().unwrap();
         numbers.hash_key = settings.hash_key;
         numbers.line_count = settings.lines;
+        let frags = node.kernel().takes_frags();
+        numbers.has_frags = frags.into();
+        if frags {
+            open.progs.forward_xdp.set_flags(libbpf_rs::libbpf_sys::BPF_F_XDP_HAS_FRAGS);
+        }
         open.maps.lines.set_max_entries(settings.lines).unwrap();
         for mut map in open.open_object_mut().maps_mut() {
             let name = map.name().to_string_lossy().into_owned();

@@ -1,9 +1,13 @@
 //! The lab of `tools/lab`, driven by tests: two nodes, six VMs, real programs.
 #![allow(dead_code, clippy::unwrap_used)] // every test file uses its own part; it is a test
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Both hook modes of every test: (name, flags of `lab up`).
 pub(crate) const HOOKS: [(&str, &[&str]); 2] = [
@@ -48,9 +52,14 @@ impl Lab {
         assert!(said.ok, "tools/lab guest {role}: {}", said.text);
     }
 
+    /// As `tools/lab exec` does it, without a shell in between, which takes longer than most programs.
     fn command(host: &str, program: &str, arguments: &[&str]) -> Command {
-        let mut command = tool();
-        command.args(["exec", host, program]).args(arguments);
+        let mut command = if host == "guest" { tool() } else { Command::new("nsenter") };
+        match host {
+            "guest" => command.args(["exec", host, program]),
+            _ => command.arg(format!("--net=/run/netns/tl-{host}")).args(["--", program]),
+        };
+        command.args(arguments).stdin(Stdio::null());
         command
     }
 
@@ -69,8 +78,34 @@ impl Lab {
     /// Starts a program on a host.
     pub(crate) fn start(&self, host: &str, program: &str, arguments: &[&str]) -> Running {
         let mut command = Self::command(host, program, arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running { child: command.spawn().unwrap() }
+        Running::spawn(&mut command)
+    }
+
+    /// Starts a server on a host; it listens on this TCP port when this returns.
+    pub(crate) fn serve(
+        &self,
+        host: &str,
+        port: u16,
+        program: &str,
+        arguments: &[&str],
+    ) -> Running {
+        let server = self.start(host, program, arguments);
+        self.listens(host, port);
+        server
+    }
+
+    /// Waits until somebody listens on this TCP port of a host.
+    pub(crate) fn listens(&self, host: &str, port: u16) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.run(host, "ss", &["-Hltn", &format!("sport = {port}")]).is_empty() {
+            assert!(Instant::now() < deadline, "nobody listens on port {port} of {host}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A web server on port 8080 of a host, ready when this returns.
+    pub(crate) fn web_server(&self, host: &str, folder: &str) -> Running {
+        self.serve(host, 8080, "busybox", &["httpd", "-f", "-p", "8080", "-h", folder])
     }
 
     /// Captures on a host until stopped; ready when this returns.
@@ -89,7 +124,25 @@ impl Lab {
             line.clear();
             assert!(stderr.read_line(&mut line).unwrap() > 0, "tcpdump did not listen");
         }
-        Capture { running: Running { child }, file, _stderr: stderr }
+        Capture { running: Running { child, printed: Vec::new() }, file, _stderr: stderr }
+    }
+
+    /// Every frame of both nodes' packet memory is accounted for, and none stays in a worker's hands.
+    pub(crate) fn frames_are_conserved(&self, what: &str) {
+        let start = Instant::now();
+        for node in ["left", "right"] {
+            loop {
+                let frames = self.ctl(node, &["status"])["frames"].clone();
+                let part = |name: &str| frames[name].as_u64().unwrap();
+                let parts = ["free", "fill", "rx", "tx", "completion", "in_flight"];
+                // A packet socket may have a frame of the last packets until the next ones come.
+                if parts.map(part).iter().sum::<u64>() == part("total") && part("in_flight") == 0 {
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(10), "{what}, {node}: {frames}");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
     }
 
     /// TCP segments a host refused for their checksum.
@@ -97,13 +150,13 @@ impl Lab {
         self.counted(host, "Tcp:", "InCsumErrors")
     }
 
-    /// Datagrams that reached a host whose program was not quick enough to read them.
+    /// Datagrams that reached a host's socket and found it full (RFC 4113, Linux `RcvbufErrors`).
     pub(crate) fn unread_datagrams(&self, host: &str) -> u64 {
         self.counted(host, "Udp:", "RcvbufErrors")
     }
 
     /// A counter of a host's own stack.
-    fn counted(&self, host: &str, protocol: &str, name: &str) -> u64 {
+    pub(crate) fn counted(&self, host: &str, protocol: &str, name: &str) -> u64 {
         let text = self.run(host, "cat", &["/proc/net/snmp"]);
         let rows: Vec<Vec<&str>> = text
             .lines()
@@ -135,22 +188,56 @@ impl Lab {
         assert!(said.ok, "tools/lab start {node}: {}", said.text);
     }
 
+    /// Starts a node's daemon again, to end at this point (conntrack::fault), which may be before it
+    /// is ready; its process.
+    pub(crate) fn restart_to_end_at(&self, node: &str, fault: &str) -> i32 {
+        let _ = tool().env("TRUNKLINE_FAULT", fault).args(["start", node]).output().unwrap();
+        let pid = std::fs::read_to_string(format!("/run/trunkline-lab/{node}.pid")).unwrap();
+        pid.trim().parse().unwrap()
+    }
+
+    /// Starts another daemon in the place of a node's.
+    pub(crate) fn take_over(&self, node: &str) {
+        let said = said(&tool().args(["start", node, "--takeover"]).output().unwrap());
+        assert!(said.ok, "tools/lab start {node} --takeover: {}", said.text);
+    }
+
+    /// Ends a node's daemon by this signal and waits until it has.
+    pub(crate) fn end(&self, node: &str, signal: Signal) {
+        let pid = self.pid(node);
+        kill(Pid::from_raw(pid), signal).unwrap();
+        ended(pid);
+    }
+
     /// What a node's daemon has logged.
     pub(crate) fn log(&self, node: &str) -> String {
         std::fs::read_to_string(format!("/run/trunkline-lab/{node}.log")).unwrap()
     }
 
-    /// Pings once every `interval` seconds; returns (sent, answered).
+    /// Pings a hundred times a second; returns (sent, answered).
     pub(crate) fn ping(&self, from: &str, to: &str, count: u32) -> (u32, u32) {
-        let count = count.to_string();
-        let text = self.exec(from, "ping", &["-n", "-i", "0.01", "-W", "1", "-c", &count, to]).text;
-        pinged(&text)
+        pinged(&self.start_pings(from, to, count).wait().text)
     }
 
-    /// Pings that must all be answered but the very first, which may wait for ARP.
+    /// Starts to ping a hundred times a second.
+    pub(crate) fn start_pings(&self, from: &str, to: &str, count: u32) -> Running {
+        let count = count.to_string();
+        self.start(from, "ping", &["-n", "-i", "0.01", "-W", "1", "-c", &count, to])
+    }
+
+    /// Twenty pings, which must all be answered; the very first may wait for ARP.
     pub(crate) fn pings(&self, from: &str, to: &str) {
-        let (sent, answered) = self.ping(from, to, 20);
-        assert_eq!((sent, answered), (20, 20), "{from} → {to}");
+        let said = self.exec(from, "ping", &["-n", "-i", "0.005", "-W", "1", "-c", "20", to]);
+        assert_eq!(pinged(&said.text), (20, 20), "{from} → {to}");
+    }
+}
+
+/// Waits until a process has ended.
+pub(crate) fn ended(pid: i32) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::path::Path::new(&format!("/proc/{pid}/exe")).exists() {
+        assert!(Instant::now() < deadline, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -180,43 +267,63 @@ pub(crate) fn pinged(text: &str) -> (u32, u32) {
 /// A program that runs; ended when it goes out of scope.
 pub(crate) struct Running {
     child: Child,
+    /// What it prints, read as it comes: a full pipe would stop it.
+    printed: Vec<JoinHandle<String>>,
+}
+
+fn read(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 impl Running {
+    /// Starts a program.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Self { child, printed: vec![read(out), read(err)] }
+    }
+
     /// Interrupts it as ^C does, waits, returns what it printed.
     pub(crate) fn interrupt(mut self) -> Said {
-        self.signal(nix::sys::signal::Signal::SIGINT);
+        self.signal(Signal::SIGINT);
         self.wait()
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end, a minute at most.
     pub(crate) fn wait(&mut self) -> Said {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        self.wait_within(Duration::from_secs(60))
+    }
+
+    /// Waits for its end, for so long at most.
+    pub(crate) fn wait_within(&mut self, patience: Duration) -> Said {
+        let deadline = Instant::now() + patience;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "it does not end");
             std::thread::sleep(Duration::from_millis(20));
         }
-        let mut text = String::new();
-        use std::io::Read;
-        if let Some(stdout) = &mut self.child.stdout {
-            let _ = stdout.read_to_string(&mut text);
-        }
-        if let Some(stderr) = &mut self.child.stderr {
-            let _ = stderr.read_to_string(&mut text);
-        }
+        let text = self.printed.drain(..).map(|printed| printed.join().unwrap()).collect();
         Said { ok: self.child.wait().unwrap().success(), text }
     }
 
-    fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        let _ = nix::sys::signal::kill(pid, signal);
+    fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if self.child.try_wait().ok().flatten().is_none() {
-            self.signal(nix::sys::signal::Signal::SIGTERM);
+            self.signal(Signal::SIGTERM);
             let _ = self.child.wait();
         }
     }
@@ -230,6 +337,22 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
+    /// Ends it; every frame as it was.
+    pub(crate) fn frames(self) -> Vec<Vec<u8>> {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(self.running);
+        let file = std::fs::read(self.file.path()).unwrap();
+        // A record is a header of four words, of which the third is the frame's length, and a frame.
+        let mut rest = file.get(24..).unwrap_or_default();
+        let mut frames = Vec::new();
+        while let Some(length) = rest.get(8..12) {
+            let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+            frames.push(rest[16..16 + length].to_vec());
+            rest = &rest[16 + length..];
+        }
+        frames
+    }
+
     /// Ends it; every frame as tcpdump prints it, one a line, with MAC addresses and tags.
     pub(crate) fn stop(self) -> Vec<String> {
         std::thread::sleep(Duration::from_millis(200));

@@ -1,0 +1,288 @@
+//! Security groups with real programs: who reaches whom, and what ends when a rule goes.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::{HOOKS, Lab, pinged};
+use serde_json::Value;
+
+/// Seed 001's rule, for both tenants.
+const SEED: &str = r#"
+[[security_group]]
+name = "tenant1"
+rules = [{ protocol = "tcp", ports = "1-65535", cidr = "10.1.0.0/24" }]
+[[security_group]]
+name = "tenant2"
+rules = [{ protocol = "tcp", ports = "1-65535", cidr = "10.0.0.0/24" }]
+"#;
+
+fn file(node: &str) -> String {
+    format!("/run/trunkline-lab/{node}.toml")
+}
+
+fn reload(lab: &Lab, node: &str, change: impl Fn(&str) -> String) {
+    let text = std::fs::read_to_string(file(node)).unwrap();
+    let changed = change(&text);
+    assert_ne!(changed, text, "the change changes nothing");
+    std::fs::write(file(node), changed).unwrap();
+    lab.run(node, env!("CARGO_BIN_EXE_trunkline"), &["ctl", "--node", node, "reload"]);
+}
+
+/// Puts groups in force on both nodes: each VM is in its network's, and nobody in the lab's own.
+fn guard(lab: &Lab, groups: &str) {
+    for node in ["left", "right"] {
+        reload(lab, node, |text| {
+            let lines: Vec<String> = text
+                .lines()
+                .map(|line| match line.strip_prefix("network = ") {
+                    Some(name) => format!("{line}\ngroups = [{name}]"),
+                    None => line.to_owned(),
+                })
+                .collect();
+            format!("{}\n{groups}", lines.join("\n"))
+        });
+    }
+}
+
+/// Packets of a port that were dropped for a reason.
+fn dropped(lab: &Lab, node: &str, port: &str, reason: &str) -> u64 {
+    let ports = lab.ctl(node, &["ports"]);
+    let all = ports.as_array().unwrap();
+    let row = all.iter().find(|row| row["name"] == port).unwrap_or(&Value::Null);
+    row["drops"][reason].as_u64().unwrap_or(0)
+}
+
+/// How many of three pings are answered.
+fn answered(lab: &Lab, from: &str, to: &str) -> u32 {
+    let said = lab.exec(from, "ping", &["-n", "-i", "0.05", "-W", "0.5", "-c", "3", to]);
+    pinged(&said.text).1
+}
+
+/// Whether a TCP connection comes about.
+fn connects(lab: &Lab, from: &str, to: &str, port: &str) -> bool {
+    lab.exec(from, "timeout", &["3", "busybox", "nc", "-w", "2", to, port]).ok
+}
+
+#[test]
+fn scenarios_5_and_6_tcp_passes_and_icmp_not_until_it_is_allowed() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        guard(&lab, SEED);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("index.html"), "here").unwrap();
+        let path = folder.path().to_str().unwrap();
+        let servers = ["vm3", "vm6"].map(|vm| lab.web_server(vm, path));
+        for (to, node, port) in [("10.1.0.3", "left", "vnet1"), ("10.1.0.4", "right", "eth0")] {
+            let url = format!("http://{to}:8080/index.html");
+            assert_eq!(lab.run("vm1", "curl", &["-sS", "-m", "5", &url]), "here", "{hook}");
+            let before = dropped(&lab, node, port, "security_group");
+            assert_eq!(answered(&lab, "vm1", to), 0, "{hook}: {to}");
+            assert!(dropped(&lab, node, port, "security_group") >= before + 3, "{hook}: {to}");
+        }
+        // Within a network everything passes, to a VM on another node as well.
+        lab.pings("vm1", "10.0.0.4");
+        lab.pings("vm1", "10.0.0.7");
+        let said = lab.run(
+            "left",
+            env!("CARGO_BIN_EXE_trunkline"),
+            &["explain", "--node", "left", "vnet1", "icmp", "10.0.0.3", "10.1.0.3"],
+        );
+        assert!(said.contains("groups        no rule allows it"), "{said}");
+        for node in ["left", "right"] {
+            reload(&lab, node, |text| {
+                let rule = "rules = [{ protocol = \"tcp\"";
+                let more =
+                    "rules = [{ protocol = \"icmp\", type = 8, code = 0 }, { protocol = \"tcp\"";
+                text.replace(rule, more)
+            });
+        }
+        lab.pings("vm1", "10.1.0.3");
+        lab.pings("vm1", "10.1.0.4");
+        lab.pings("vm6", "10.0.0.3");
+        let said = lab.run(
+            "left",
+            env!("CARGO_BIN_EXE_trunkline"),
+            &["explain", "--node", "left", "vnet1", "tcp", "10.0.0.3:4000", "10.1.0.3:22"],
+        );
+        let told = "groups        allowed by tenant2: tcp 1-65535 from 10.0.0.0/24";
+        assert!(said.contains(told), "{said}");
+        drop(servers);
+    }
+}
+
+#[test]
+fn from_outside_a_floating_address_lets_in_what_its_vm_does_and_the_vm_gets_its_answers() {
+    let lab = Lab::up(&[]);
+    guard(&lab, SEED);
+    assert_eq!(answered(&lab, "inet", "91.208.23.11"), 0);
+    // Out by source NAT and by the floating address: answers need no rule.
+    lab.pings("vm1", "8.8.8.8");
+    lab.pings("vm2", "8.8.8.8");
+    let icmp = "\n[[security_group]]\nname = \"ping\"\nrules = [{ protocol = \"icmp\" }]\n";
+    reload(&lab, "left", |text| {
+        let text = text.replacen("groups = [\"tenant1\"]", "groups = [\"tenant1\", \"ping\"]", 1);
+        format!("{text}{icmp}")
+    });
+    lab.pings("inet", "91.208.23.11");
+    // A sibling by the floating address is who it is: of the VM's own network.
+    assert_eq!(answered(&lab, "vm2", "91.208.23.11"), 3);
+    // The host is judged as well: its own address is of the network, another is not.
+    assert_eq!(answered(&lab, "left", "10.0.0.4"), 3);
+    let said = lab.exec(
+        "left",
+        "ping",
+        &["-n", "-I", "91.207.15.105", "-i", "0.05", "-W", "0.5", "-c", "3", "10.0.0.4"],
+    );
+    assert_eq!(pinged(&said.text).1, 0, "{}", said.text);
+}
+
+#[test]
+fn a_removed_rule_cuts_its_connection_while_only_the_server_talks_and_another_lives_on() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        let rules = "\n[[security_group]]\nname = \"tenant1\"\n[[security_group]]\nname = \"tenant2\"\n\
+                     rules = [\n{ protocol = \"tcp\" },\n{ protocol = \"udp\", ports = \"5201\" },\n{ \
+                     protocol = \"udp\", ports = \"5202\" },\n]\n";
+        guard(&lab, rules);
+        let ports = ["5201", "5202"];
+        let servers = ports.map(|port| {
+            let number = port.parse().unwrap();
+            lab.serve("vm3", number, "timeout", &["60", "iperf3", "-s", "-1", "-p", port])
+        });
+        // -u -R: the client says one datagram, and the server talks.
+        let clients = ports.map(|port| {
+            let to = ["iperf3", "-c", "10.1.0.3", "-p", port, "-u", "-R", "-t", "30", "-b", "1M"];
+            lab.start("vm1", "timeout", &[&["60"][..], &to].concat())
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        let heard = |port: &str| {
+            let at = lab.capture("vm1", "eth0", &format!("udp and src port {port}"));
+            std::thread::sleep(Duration::from_secs(1));
+            at.stop().len()
+        };
+        assert!(heard("5201") > 5 && heard("5202") > 5, "{hook}");
+        let before = dropped(&lab, "left", "vnet3", "revoked");
+        let rule = "{ protocol = \"udp\", ports = \"5201\" },\n";
+        reload(&lab, "left", |text| text.replace(rule, ""));
+        assert_eq!(heard("5201"), 0, "{hook}");
+        assert!(heard("5202") > 5, "{hook}");
+        assert!(dropped(&lab, "left", "vnet3", "revoked") > before + 5, "{hook}");
+        // Nor does it come back with the next daemon, before that has looked at anything.
+        let at = lab.capture("vm1", "eth0", "udp and src port 5201");
+        lab.end("left", nix::sys::signal::Signal::SIGKILL);
+        lab.restart("left");
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(at.stop().len(), 0, "{hook}");
+        assert!(heard("5202") > 5, "{hook}");
+        drop((servers, clients));
+    }
+}
+
+#[test]
+fn a_download_ends_with_its_rule_and_one_of_another_rule_goes_on() {
+    let lab = Lab::up(&[]);
+    let rules = "\n[[security_group]]\nname = \"tenant1\"\n[[security_group]]\nname = \"tenant2\"\nrules \
+                 = [\n{ protocol = \"tcp\", ports = \"5201\" },\n{ protocol = \"tcp\", ports = \"5202\" \
+                 },\n]\n";
+    guard(&lab, rules);
+    let servers = ["5201", "5202"].map(|port| {
+        lab.serve(
+            "vm6",
+            port.parse().unwrap(),
+            "timeout",
+            &["60", "iperf3", "-s", "-1", "-p", port],
+        )
+    });
+    // -R: the server sends, by another node and another tenant's network.
+    let clients = ["5201", "5202"].map(|port| {
+        let arguments =
+            ["30", "iperf3", "-c", "10.1.0.4", "-p", port, "-R", "-t", "8", "-b", "20M"];
+        lab.start("vm1", "timeout", &arguments)
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    reload(&lab, "right", |text| text.replace("{ protocol = \"tcp\", ports = \"5201\" },\n", ""));
+    std::thread::sleep(Duration::from_millis(500));
+    let [cut, lives] = ["5201", "5202"].map(|port| {
+        let at = lab.capture("vm1", "eth0", &format!("tcp and src port {port} and greater 200"));
+        std::thread::sleep(Duration::from_secs(2));
+        at.stop().len()
+    });
+    assert_eq!(cut, 0);
+    assert!(lives > 50, "{lives}");
+    assert!(dropped(&lab, "right", "vnet6", "revoked") > 0);
+    let [_, mut second] = clients;
+    assert!(second.wait_within(Duration::from_secs(30)).ok);
+    drop(servers);
+}
+
+#[test]
+fn two_tenants_in_one_flat_segment_reach_each_other_only_where_that_is_allowed() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let flat = [&["--network-manager", "flatdhcp"][..], flags].concat();
+        let lab = Lab::up(&flat);
+        let nobody = |text: &str| text.replace("rules = [{}]\n", "");
+        for node in ["left", "right"] {
+            reload(&lab, node, nobody);
+        }
+        let address = ["10.0.0.3", "10.0.0.4", "10.0.0.8", "10.0.0.6", "10.0.0.7", "10.0.0.9"];
+        for to in [1, 2, 3, 4, 5] {
+            assert_eq!(answered(&lab, "vm1", address[to]), 3, "{hook}: {}", address[to]);
+        }
+        for node in ["left", "right"] {
+            let set = "allow_same_net_traffic = false\n";
+            reload(&lab, node, |text| format!("{set}{text}"));
+        }
+        for to in [1, 2, 3, 4, 5] {
+            assert_eq!(answered(&lab, "vm1", address[to]), 0, "{hook}: {}", address[to]);
+        }
+        let rule = "name = \"default\"\nrules = [{ protocol = \"icmp\", group = \"default\" }]\n";
+        for node in ["left", "right"] {
+            // The other node's VMs are members by their addresses.
+            let others = if node == "left" { &address[3..] } else { &address[..3] };
+            reload(&lab, node, |text| {
+                text.replace("name = \"default\"\n", &format!("{rule}members = {others:?}\n"))
+            });
+        }
+        for to in [1, 2, 3, 4, 5] {
+            assert_eq!(answered(&lab, "vm1", address[to]), 3, "{hook}: {}", address[to]);
+        }
+        assert!(!connects(&lab, "vm1", "10.0.0.4", "22"), "{hook}");
+        let groups = lab.ctl("left", &["groups"]);
+        assert!(groups[0]["refused"].as_u64().unwrap() > 0, "{hook}: {groups}");
+        assert_eq!(groups[0]["members"].as_array().unwrap().len(), 6, "{hook}: {groups}");
+    }
+}
+
+#[test]
+fn while_no_daemon_runs_nothing_new_comes_in_and_the_next_one_ends_what_it_does_not_allow() {
+    let lab = Lab::up(&[]);
+    guard(&lab, SEED);
+    let server = lab.serve("vm3", 5201, "timeout", &["60", "iperf3", "-s", "-1"]);
+    let to = ["30", "iperf3", "-c", "10.1.0.3", "-R", "-t", "20", "-b", "5M"];
+    let client = lab.start("vm1", "timeout", &to);
+    let heard = || {
+        let at = lab.capture("vm1", "eth0", "tcp and src port 5201 and greater 200");
+        std::thread::sleep(Duration::from_secs(1));
+        at.stop().len()
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    lab.end("left", nix::sys::signal::Signal::SIGKILL);
+    assert!(heard() > 3, "what is open goes on");
+    assert_eq!(answered(&lab, "vm1", "10.1.0.3"), 0, "and what needs a decision is dropped");
+    lab.restart("left");
+    assert!(heard() > 3);
+    lab.end("left", nix::sys::signal::Signal::SIGKILL);
+    let text = std::fs::read_to_string(file("left")).unwrap();
+    let ports = |ports: &str| format!("ports = \"{ports}\", cidr = \"10.0.0.0/24\"");
+    std::fs::write(file("left"), text.replace(&ports("1-65535"), &ports("1-5200"))).unwrap();
+    lab.restart("left");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(heard(), 0);
+    assert!(dropped(&lab, "left", "vnet3", "revoked") > 0);
+    drop((server, client));
+}
