@@ -72,7 +72,7 @@ fn await_that(what: &str, holds: impl Fn() -> bool) {
 
 /// How many of three pings are answered.
 fn answered(lab: &Lab, from: &str, to: &str) -> u32 {
-    let said = lab.exec(from, "ping", &["-n", "-i", "0.05", "-W", "0.5", "-c", "3", to]);
+    let said = lab.exec(from, "ping", &["-n", "-i", "0.2", "-W", "0.5", "-c", "3", to]);
     pinged(&said.text).1
 }
 
