@@ -155,7 +155,7 @@ fn a_network_with_a_host_has_its_gateway_there_alone() {
     for (one, other) in [("91.207.15.105", "8.8.8.8"), ("91.208.23.15", "8.8.8.8")] {
         let asked = count(&out, &[&format!("{one} > {other}"), "echo request"]);
         let answered = count(&out, &[&format!("{other} > {one}"), "echo reply"]);
-        assert_eq!((asked, answered), (20, 20), "{one}");
+        assert!(asked == answered && asked >= 20, "{one}: {asked} {answered}");
     }
     let claims = "91.208.23.15 is-at";
     assert!(count(&out, &[&format!("{claims} {left}")]) > 0);
