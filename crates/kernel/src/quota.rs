@@ -23,8 +23,9 @@ pub struct Quota {
 }
 
 const NANOSECONDS: u64 = 1_000_000_000;
-/// At its peak rate this much can be saved up, nanoseconds: what a clock's tick may hold back.
-const PEAK_BURST: u64 = 10_000_000;
+/// At its peak rate this much can be saved up, nanoseconds: TCP sends in bursts, and loses most of
+/// its speed where they are cut off.
+const PEAK_BURST: u64 = 100_000_000;
 
 /// Nanoseconds that 1024 bytes cost at so many kB/s.
 fn cost(rate: u32) -> u32 {

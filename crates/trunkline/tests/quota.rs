@@ -9,7 +9,7 @@ use serde_json::Value;
 const FILE: &str = "/run/trunkline-lab/left.toml";
 /// kB/s and KiB.
 const AVERAGE: f64 = 5000.0;
-const BURST: f64 = 256.0;
+const BURST: f64 = 2000.0;
 
 /// What came for the server while `client` spoke to it for two seconds: (bytes, seconds).
 fn received(lab: &Lab, from: &str, (to, address): (&str, &str), more: &[&str]) -> (f64, f64) {
@@ -49,7 +49,8 @@ fn a_vm_gets_the_bandwidth_of_its_flavor_and_a_reload_changes_it() {
              outbound_burst = {BURST}, inbound_average = {AVERAGE}, inbound_burst = {BURST} }}\n"
         );
         std::fs::write(FILE, plain.replace("[[vif]]\nname = \"vnet2\"\n", &quota)).unwrap();
-        lab.ctl("left", &["reload"]);
+        let changed = lab.ctl("left", &["reload"])["changed"].clone();
+        assert_eq!(changed, serde_json::json!(["vif vnet2"]), "{name}");
         // Out by TCP and by datagrams that heed nothing; in, replayed and by workers.
         is_held_to_its_quota(received(&lab, "vm2", ("inet", "8.8.8.8"), &[]), name);
         let flood = ["-u", "-b", "200M", "-l", "1400"];
