@@ -56,7 +56,7 @@ fn dropped(lab: &Lab, node: &str, port: &str, reason: &str) -> u64 {
 
 /// How many of three pings are answered.
 fn answered(lab: &Lab, from: &str, to: &str) -> u32 {
-    let said = lab.exec(from, "ping", &["-n", "-i", "0.05", "-W", "0.5", "-c", "3", to]);
+    let said = lab.exec(from, "ping", &["-n", "-i", "0.2", "-W", "0.5", "-c", "3", to]);
     pinged(&said.text).1
 }
 
