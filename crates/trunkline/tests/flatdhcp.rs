@@ -5,10 +5,11 @@ mod client;
 mod lab;
 mod raw;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use client::get;
-use lab::{HOOKS, Lab, Running, pinged};
+use lab::{HOOKS, Lab, pinged};
 
 const FLATDHCP: [&str; 3] = ["--network-manager", "flatdhcp", "--bare"];
 
@@ -16,13 +17,19 @@ const FLATDHCP: [&str; 3] = ["--network-manager", "flatdhcp", "--bare"];
 const DHCP: &str = "udp port 67 or udp port 68";
 const ANSWERS: &str = "udp src port 67";
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 struct Vm {
     name: &'static str,
     vif: &'static str,
     address: &'static str,
     router: &'static str,
     tenant: &'static str,
+}
+
+impl fmt::Debug for Vm {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name)
+    }
 }
 
 const fn vm(
@@ -132,18 +139,15 @@ fn the_left_node_counts_what_vm_4_asks_and_leaves_the_answer_to_the_right_one() 
     }
 }
 
-/// Three pings each, all at once; the pairs that heard an answer.
-fn reaching(lab: &Lab) -> Vec<(&'static str, &'static str)> {
+/// Three pings each, all at once; the pairs of whom one heard an answer.
+fn reaching(lab: &Lab) -> Vec<(&'static Vm, &'static Vm)> {
     let words = ["-n", "-i", "0.05", "-W", "0.5", "-c", "3"];
     let start = |(from, to): (&'static Vm, &'static Vm)| {
-        let ping = lab.start(from.name, "ping", &[&words[..], &[to.address]].concat());
-        (from, to, ping)
+        ((from, to), lab.start(from.name, "ping", &[&words[..], &[to.address]].concat()))
     };
-    let all: Vec<(&Vm, &Vm, Running)> = pairs().map(start).collect();
-    let answered = all.into_iter().filter_map(|(from, to, mut ping)| {
-        (pinged(&ping.wait().text).1 > 0).then_some((from.name, to.name))
-    });
-    answered.collect()
+    let mut all: Vec<_> = pairs().map(start).collect();
+    all.retain_mut(|(_, ping)| pinged(&ping.wait().text).1 > 0);
+    all.into_iter().map(|(pair, _)| pair).collect()
 }
 
 /// Whether a VM's web server is reached.
@@ -207,8 +211,9 @@ fn both_tenants_are_in_one_network_and_nobody_is_once_it_may_not_until_a_rule_al
         for (from, to) in pairs().filter(own) {
             lab.pings(from.name, to.address);
         }
-        let expected: Vec<_> = pairs().filter(own).map(|(from, to)| (from.name, to.name)).collect();
-        assert_eq!(reaching(&lab), expected, "{hook}");
+        let mut strangers = reaching(&lab);
+        strangers.retain(|pair| !own(pair));
+        assert_eq!(strangers, [], "{hook}");
         assert!(!browses(&lab, "vm1", "10.0.0.6"), "{hook}: the rule is of ICMP");
         let shown = lab.ctl("right", &["groups"]);
         let one = shown.as_array().unwrap().iter().find(|group| group["name"] == "one").unwrap();
