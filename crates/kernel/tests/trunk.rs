@@ -140,7 +140,7 @@ fn the_host_answers(name: &str, hook: Hook, mode: XdpMode, tcx: bool) {
     // The largest packets have to fit as well, whatever is put before them on the way.
     for size in ["56", "1472"] {
         let pinged = bed.wire.run(&format!("ping -n -c 10 -i 0.02 -w 10 -s {size} 10.9.0.1"));
-        assert_eq!(common::in_a_row(&pinged), 10, "{pinged}");
+        assert_eq!(common::in_a_row(&pinged, 10), 10, "{pinged}");
     }
     // No straggler: then each frame came up once, and what was handed back did not come round.
     bed.wire.run("ip link set eth0 down");

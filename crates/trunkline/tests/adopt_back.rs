@@ -259,7 +259,7 @@ fn all_are_reached(lab: &Lab, streams: &[Stream], when: &str) {
     let pings: Vec<_> = ways.iter().map(|(from, to)| lab.start_pings(from, to, 10, 10)).collect();
     for (mut ping, way) in pings.into_iter().zip(ways) {
         let text = ping.wait().text;
-        assert_eq!(in_a_row(&text), 10, "{when}: {way:?}: {text}");
+        assert_eq!(in_a_row(&text, 10), 10, "{when}: {way:?}: {text}");
     }
 }
 

@@ -94,7 +94,7 @@ fn what_is_too_large_for_the_next_link_is_cut_or_told() {
     let at = lab.capture("vm3", "eth0", "icmp and src host 10.0.0.3");
     let large = ["-n", "-c", "3", "-i", "0.2", "-w", "3", "-s", "1450"];
     let cut = lab.exec("vm1", "ping", &[&large[..], &["-M", "dont", "10.1.0.3"]].concat());
-    assert_eq!(lab::in_a_row(&cut.text), 3, "{cut:?}");
+    assert_eq!(lab::in_a_row(&cut.text, 3), 3, "{cut:?}");
     let at = at.stop();
     assert!(at.iter().filter(|line| line.contains("flags [+]")).count() >= 3, "{at:?}");
     let told = lab.exec("vm1", "ping", &[&large[..], &["-M", "do", "10.1.0.3"]].concat());

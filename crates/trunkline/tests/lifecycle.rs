@@ -62,7 +62,7 @@ fn a_vif_comes_and_goes_by_reload_while_others_talk() {
             assert!(running.is_running(), "hook {hook}: the changes took longer than the traffic");
         }
         let text = ping.wait().text;
-        assert_eq!(in_a_row(&text), 600, "hook {hook}: {text}");
+        assert_eq!(in_a_row(&text, 600), 600, "hook {hook}: {text}");
         let text = paced.wait().text;
         let report: serde_json::Value = serde_json::from_str(&text).unwrap();
         let sum = &report["end"]["sum"];

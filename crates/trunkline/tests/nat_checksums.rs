@@ -44,7 +44,7 @@ fn talk_by_every_way(lab: &Lab, first_port: u16) {
         // An odd number of bytes.
         let words = ["-n", "-i", "0.01", "-w", "10", "-s", "57", "-c", &count, &address];
         let text = lab.run(from, "ping", &words);
-        assert_eq!(lab::in_a_row(&text), ROUNDS as u32, "{from} {address}");
+        assert_eq!(lab::in_a_row(&text, ROUNDS as u32), ROUNDS as u32, "{from} {address}");
     }
 }
 

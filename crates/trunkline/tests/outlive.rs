@@ -227,7 +227,7 @@ fn without_a_daemon_nobody_forgets_the_node_and_what_is_open_goes_on() {
         }
         for (ping, (from, to)) in pings.iter_mut().zip(ways) {
             let text = ping.wait_within(LONG).text;
-            assert_eq!(in_a_row(&text), count, "hook {hook}, {from} → {to}: {text}");
+            assert_eq!(in_a_row(&text, count), count, "hook {hook}, {from} → {to}: {text}");
         }
         for (streams, what) in streams.into_iter().zip(["through SNAT", "by a float"]) {
             streams.went_on(seconds - 4, &format!("hook {hook}, {what}"));
@@ -275,7 +275,7 @@ fn a_daemon_that_ended_half_way_leaves_nothing_torn() {
         assert!(last.unwrap().contains(&found), "{fault}: {last:?}");
         lab.pings("vm1", "8.8.8.8");
         let text = open.wait().text;
-        assert_eq!(in_a_row(&text), 100, "{fault}: {text}");
+        assert_eq!(in_a_row(&text, 100), 100, "{fault}: {text}");
     }
     assert!(!lab.log("left").contains("ERROR"), "{}", lab.log("left"));
 }
@@ -303,6 +303,6 @@ fn a_table_of_another_size_is_copied_and_its_connections_go_on() {
     let copied = log.lines().find(|line| line.contains("connections go on")).unwrap();
     assert!(copied.contains("crowded=0"), "{copied}");
     let text = open.wait().text;
-    assert_eq!(in_a_row(&text), 120, "{text}");
+    assert_eq!(in_a_row(&text, 120), 120, "{text}");
     streams.went_on(6, "into another table");
 }

@@ -52,7 +52,7 @@ fn the_kernel_carries_what_is_open_and_with_userspace_the_workers_do() {
             let ways = [("vm1", "10.0.0.4"), ("vm1", "10.1.0.3"), ("vm2", "8.8.8.8")];
             let pings = ways.map(|(from, to)| lab.start_pings(from, to, 200, 10));
             for (mut ping, (from, to)) in pings.into_iter().zip(ways) {
-                assert_eq!(lab::in_a_row(&ping.wait().text), 200, "{from} → {to}");
+                assert_eq!(lab::in_a_row(&ping.wait().text, 200), 200, "{from} → {to}");
             }
             let after = carried(&lab);
             let (kernel, workers) = (after.0 - before.0, after.1 - before.1);

@@ -97,5 +97,5 @@ fn ipv6_is_bridged_within_the_tenant() {
     std::thread::sleep(std::time::Duration::from_secs(2)); // duplicate address detection
     let text =
         lab.exec("vm1", "ping", &["-6", "-n", "-c", "5", "-i", "0.1", "-w", "10", target]).text;
-    assert_eq!(lab::in_a_row(&text), 5, "{text}");
+    assert_eq!(lab::in_a_row(&text, 5), 5, "{text}");
 }

@@ -65,14 +65,14 @@ pub fn run(command: &str) -> String {
     text(out)
 }
 
-/// How many pings were answered from the first one on, none missing and none twice. With a deadline
-/// (`-w`) ping asks on until so many answers came as it was told to wait for.
-pub fn in_a_row(said: &str) -> u32 {
+/// How many of the first `count` pings were answered before one is missing, or came twice. With a
+/// deadline (`-w`) ping asks on until so many answers came as it was told to wait for.
+pub fn in_a_row(said: &str, count: u32) -> u32 {
     let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
     let answers = said.lines().filter(|line| line.contains("bytes from"));
     let mut numbers: Vec<u32> = answers.filter_map(number).collect();
     numbers.sort_unstable();
-    numbers.into_iter().zip(1..).take_while(|(number, due)| number == due).count() as u32
+    numbers.into_iter().zip(1..=count).take_while(|(number, due)| number == due).count() as u32
 }
 
 /// Whether `command` prints `text`.

@@ -216,7 +216,7 @@ impl Lab {
 
     /// Pings a hundred times a second; how many are answered [`in_a_row`].
     pub(crate) fn ping(&self, from: &str, to: &str, count: u32) -> u32 {
-        in_a_row(&self.start_pings(from, to, count, 10).wait().text)
+        in_a_row(&self.start_pings(from, to, count, 10).wait().text, count)
     }
 
     /// Starts to ping every so many milliseconds; see [`in_a_row`].
@@ -232,7 +232,7 @@ impl Lab {
     /// Twenty pings, which must all be answered; the very first may wait for ARP.
     pub(crate) fn pings(&self, from: &str, to: &str) {
         let text = self.start_pings(from, to, 20, 5).wait().text;
-        assert_eq!(in_a_row(&text), 20, "{from} → {to}: {text}");
+        assert_eq!(in_a_row(&text, 20), 20, "{from} → {to}: {text}");
     }
 }
 
@@ -268,14 +268,15 @@ pub(crate) fn pinged(text: &str) -> (u32, u32) {
     (numbers[0], numbers[1])
 }
 
-/// How many pings were answered from the first one on, none missing and none twice.
-pub(crate) fn in_a_row(text: &str) -> u32 {
+/// How many of the first `count` pings were answered before one is missing, or came twice.
+pub(crate) fn in_a_row(text: &str, count: u32) -> u32 {
     let first = if text.contains("icmp_seq=") { 1 } else { 0 }; // busybox counts from 0
     let answers = text.lines().filter(|line| line.contains("bytes from"));
     let number = |line: &str| line.split_once("seq=")?.1.split(' ').next()?.parse().ok();
     let mut numbers: Vec<u32> = answers.filter_map(number).collect();
     numbers.sort_unstable();
-    numbers.into_iter().zip(first..).take_while(|(number, due)| number == due).count() as u32
+    numbers.into_iter().zip(first..first + count).take_while(|(number, due)| number == due).count()
+        as u32
 }
 
 /// A program that runs; ended when it goes out of scope.
