@@ -6,6 +6,7 @@ mod group;
 mod nat;
 mod network;
 mod policy;
+mod quota;
 mod route;
 mod settings;
 mod vif;

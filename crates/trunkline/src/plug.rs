@@ -4,7 +4,7 @@ use anyhow::Result;
 use conntrack::fault;
 use control::flags::{Hook, XdpMode};
 use control::netlink::Link;
-use kernel::{Kernel, PortEntry};
+use kernel::{Kernel, PortEntry, Quota};
 use tables::{Egress, Identity, Port, PortId};
 
 use crate::node::{NicSockets, Node};
@@ -298,12 +298,19 @@ pub(crate) fn expects_xdp(hook: Hook, link: &Link) -> bool {
     }
 }
 
+/// The kernel's word for a limit.
+fn limit(limit: control::model::Limit) -> kernel::Limit {
+    let control::model::Limit { average, peak, burst } = limit;
+    kernel::Limit { average, peak, burst }
+}
+
 /// The port as the kernel's programs see it; `row` is how workers do.
 pub(crate) fn entry(
     port: &PortState,
     plugged: &Plugged,
     row: &Port,
     tuning: &control::model::Tuning,
+    quota: control::model::Quota,
     sockets: Option<NicSockets>,
 ) -> PortEntry {
     let (first, queues) = sockets.map_or((0, 0), |sockets| (sockets.first, sockets.queues));
@@ -325,6 +332,7 @@ pub(crate) fn entry(
         peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,
         punt_rate: tuning.punt_rate,
         punt_burst: tuning.punt_burst,
+        quota: Quota { outbound: limit(quota.outbound), inbound: limit(quota.inbound) },
         sockets: first,
         queues,
     }

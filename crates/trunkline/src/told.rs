@@ -3,7 +3,7 @@
 //! Workers come first: a snapshot is published, then the programs hear of it. What they replay in
 //! between was decided a moment ago, and what they no longer replay goes to workers who know more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use kernel::{PortEntry, SegmentEntry};
@@ -38,13 +38,16 @@ impl Node {
     pub(crate) fn tell_kernel(&mut self) -> Result<()> {
         let tables = self.publisher.current();
         self.tell_segments(&tables)?;
+        let quotas: HashMap<_, _> =
+            self.model.vifs.iter().map(|vif| (vif.name.as_str(), vif.quota)).collect();
         let mut entries = Vec::new();
         for port in self.ports.values() {
             let (Some(plugged), Some(row)) = (&port.plugged, tables.topology.port(port.id)) else {
                 continue;
             };
             let sockets = self.nic_sockets.get(&port.id).filter(|_| plugged.xdp).copied();
-            let entry = plug::entry(port, plugged, row, &self.model.tuning, sockets);
+            let quota = quotas.get(port.name.as_str()).copied().unwrap_or_default();
+            let entry = plug::entry(port, plugged, row, &self.model.tuning, quota, sockets);
             if self.told.ports.get(&port.id) != Some(&entry) {
                 entries.push((port.id, entry));
             }

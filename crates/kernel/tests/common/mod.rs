@@ -207,6 +207,7 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         queues: 0,
         punt_rate: 0,
         punt_burst: 0,
+        quota: kernel::Quota::default(),
     }
 }
 
