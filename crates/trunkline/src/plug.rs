@@ -244,6 +244,7 @@ impl Node {
     }
 
     fn after_unplug(&mut self, id: PortId) {
+        self.macs_refused.remove(&id);
         self.next_stamp();
         self.compile();
         self.told.forget_port(id);
@@ -303,7 +304,7 @@ pub(crate) fn entry(
     port: &PortState,
     plugged: &Plugged,
     row: &Port,
-    tuning: &control::model::Tuning,
+    (punt_rate, punt_burst): (u32, u32),
     sockets: Option<NicSockets>,
 ) -> PortEntry {
     let (first, queues) = sockets.map_or((0, 0), |sockets| (sockets.first, sockets.queues));
@@ -323,8 +324,8 @@ pub(crate) fn entry(
         takes_xdp: plugged.takes_xdp,
         // A NIC has its far end outside: what leaves by it takes the whole way, in a lab as well.
         peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,
-        punt_rate: tuning.punt_rate,
-        punt_burst: tuning.punt_burst,
+        punt_rate,
+        punt_burst,
         sockets: first,
         queues,
     }

@@ -200,7 +200,8 @@ fn names_of(model: &Model) -> BTreeMap<String, String> {
         let groups: Vec<&str> = names.map(|group| group.name.as_str()).collect();
         let (home, name) = (network_of(vif.network), (&vif.host_name, vif.default_router));
         let addresses = (&vif.addresses, &vif.allowed);
-        let what = format!("{home} {} {addresses:?} {groups:?} {name:?}", vif.mac);
+        let (mac, limits) = (vif.mac, &vif.limits);
+        let what = format!("{home} {mac} {addresses:?} {groups:?} {name:?} {limits:?}");
         (format!("vif {}", vif.name), what)
     });
     let fdb = model.static_fdb.iter().map(|entry| {

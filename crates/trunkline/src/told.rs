@@ -10,7 +10,7 @@ use kernel::{PortEntry, SegmentEntry};
 use tables::{PortId, SegmentId, Snapshot};
 use wire::MacAddr;
 
-use crate::node::Node;
+use crate::node::{Node, limits};
 use crate::plug;
 
 /// What is in the maps of the kernel's programs.
@@ -38,13 +38,16 @@ impl Node {
     pub(crate) fn tell_kernel(&mut self) -> Result<()> {
         let tables = self.publisher.current();
         self.tell_segments(&tables)?;
+        let (limits, burst) = (limits(&self.model), self.model.tuning.punt_burst);
         let mut entries = Vec::new();
         for port in self.ports.values() {
             let (Some(plugged), Some(row)) = (&port.plugged, tables.topology.port(port.id)) else {
                 continue;
             };
             let sockets = self.nic_sockets.get(&port.id).filter(|_| plugged.xdp).copied();
-            let entry = plug::entry(port, plugged, row, &self.model.tuning, sockets);
+            let own = limits.get(&*port.name).map(|limits| limits.punt_rate);
+            let rate = own.unwrap_or(self.model.tuning.punt_rate);
+            let entry = plug::entry(port, plugged, row, (rate, burst), sockets);
             if self.told.ports.get(&port.id) != Some(&entry) {
                 entries.push((port.id, entry));
             }

@@ -216,6 +216,11 @@ impl Adopted {
                 napi: false,
                 hostname: vm.name.as_deref().and_then(host_name_of),
                 instance: None,
+                connections: None,
+                connection_rate: None,
+                snat_ports: None,
+                macs: None,
+                punt_rate: None,
             });
         }
     }
