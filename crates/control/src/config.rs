@@ -203,6 +203,8 @@ pub struct VifEntry {
     pub connections: Option<u32>,
     /// New connections per second; else `vif_connection_rate`.
     pub connection_rate: Option<u32>,
+    /// Frames per second that go to all of its network; else `vif_flood_rate`.
+    pub flood_rate: Option<u32>,
     /// Ports of the shared address towards one endpoint; else `vif_snat_ports`.
     pub snat_ports: Option<u32>,
     /// MACs that are learned behind it; else `vif_macs`.

@@ -9,6 +9,8 @@ pub struct VifLimits {
     pub connections: u32,
     /// New connections per second; `None`: as many as it can.
     pub connection_rate: Option<u32>,
+    /// Frames per second that go to all of its network.
+    pub flood_rate: u32,
     /// Ports of the shared address towards one endpoint.
     pub snat_ports: u32,
     /// Stations that are learned behind it.
@@ -21,15 +23,19 @@ impl VifLimits {
     /// What workers and the control thread look up, with so many workers.
     #[must_use]
     pub fn compile(&self, workers: usize) -> Limits {
-        let opening_cost = self.opening_cost(workers);
-        let (connections, shared, macs) = (self.connections, self.snat_ports, self.macs);
-        Limits { connections, shared, opening_cost, macs }
+        Limits {
+            connections: self.connections,
+            shared: self.snat_ports,
+            opening_cost: self.connection_rate.map_or(0, |rate| cost(rate, workers)),
+            flood_cost: cost(self.flood_rate, workers),
+            macs: self.macs,
+        }
     }
+}
 
-    /// Microseconds that a new connection costs with one of so many workers, over which a VM's
-    /// connections are spread; 0 where they are not limited.
-    fn opening_cost(&self, workers: usize) -> u32 {
-        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        self.connection_rate.map_or(0, |rate| (1_000_000_u32.saturating_mul(workers) / rate).max(1))
-    }
+/// Microseconds that each of so many a second costs with one of the workers, over which what a VM
+/// sends is spread.
+fn cost(rate: u32, workers: usize) -> u32 {
+    let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+    (1_000_000_u32.saturating_mul(workers) / rate.max(1)).max(1)
 }

@@ -35,7 +35,7 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
     let said = Said { flags, file };
     let node = settings::node(&settings, &said)?;
     let tuning = settings::tuning(&settings, &said)?;
-    let limits = limits::of_all(&settings, &said, tuning.punt_rate)?;
+    let limits = limits::of_all(&settings, &said)?;
     let mut names = Names::default();
     let nics = Nics::of_settings(&settings, &said, &mut names)?;
     let mut draft = Draft {

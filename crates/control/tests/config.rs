@@ -166,7 +166,7 @@ fn a_node_needs_a_name_and_something_to_do() {
 
 #[test]
 fn a_vif_may_have_other_limits_than_all_and_a_bad_one_is_told_by_its_line() {
-    let own = "mac = \"fa:16:3e:00:00:01\"\nconnections = 9\nconnection_rate = 8\n\
+    let own = "mac = \"fa:16:3e:00:00:01\"\nconnections = 9\nconnection_rate = 8\nflood_rate = 4\n\
                snat_ports = 7\nmacs = 6\npunt_rate = 5";
     let said = |own: &str| LEFT.replace("mac = \"fa:16:3e:00:00:01\"", own);
     let load = |own: &str| Model::from_text(&flags(), "left.toml", &said(own));
@@ -175,6 +175,7 @@ fn a_vif_may_have_other_limits_than_all_and_a_bad_one_is_told_by_its_line() {
     let limited = VifLimits {
         connections: 9,
         connection_rate: Some(8),
+        flood_rate: 4,
         snat_ports: 7,
         macs: 6,
         punt_rate: 5,
@@ -182,9 +183,10 @@ fn a_vif_may_have_other_limits_than_all_and_a_bad_one_is_told_by_its_line() {
     let others = VifLimits {
         connections: 65_536,
         connection_rate: None,
+        flood_rate: 1000,
         snat_ports: 13_000,
         macs: 256,
-        punt_rate: model.tuning.punt_rate,
+        punt_rate: 20_000,
     };
     assert_eq!((limits(0), limits(1)), (limited, others));
     for (key, most) in [("connections", 16_000_000), ("snat_ports", 65_536), ("macs", 1_000_000)] {

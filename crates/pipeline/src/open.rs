@@ -60,7 +60,7 @@ impl Pipeline<'_> {
         cost == 0 || self.limiter.opens(packet.ingress.index(), self.now_ms, cost)
     }
 
-    fn limits(&self, packet: &Packet<'_>) -> Limits {
+    pub(crate) fn limits(&self, packet: &Packet<'_>) -> Limits {
         self.tables.topology.port(packet.ingress).map_or_else(Limits::default, |port| port.limits)
     }
 

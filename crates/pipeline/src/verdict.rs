@@ -159,6 +159,9 @@ drop_reasons! {
     TableFull = "table_full",
     /// A new connection, and its VM has opened as many of late as `vif_connection_rate` allows.
     OpeningRate = "opening_rate",
+    /// For all of its network, or for a station that nobody knows, and its VM has sent as many such
+    /// of late as `vif_flood_rate` allows.
+    FloodRate = "flood_rate",
     /// A new connection, and its VM has as many as `vif_connections` allows.
     Quota = "quota",
     /// A new connection by the shared address, and its VM has as many of that one's ports towards

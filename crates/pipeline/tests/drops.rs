@@ -199,6 +199,12 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
     for sport in 1..3 {
         hasty.receive(id(VIF2), &out(OUTSIDE, sport));
     }
+    let mut noisy = node();
+    noisy.limit(2, tables::Limits { flood_cost: 1_000_000, ..tables::Limits::default() });
+    let to_all = ipv6_multicast(vm_mac(2));
+    for _ in 0..2 {
+        noisy.receive(id(VIF2), &to_all);
+    }
     let mut greedy = node();
     greedy.limit(2, tables::Limits { connections: 1, ..tables::Limits::default() });
     greedy.receive(id(VIF2), &out(OUTSIDE, 1));
@@ -224,6 +230,7 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
         (DropReason::ForwardDenied, closed, VIF2, out(OUTSIDE, 1)),
         (DropReason::TableFull, small, VIF2, out(OUTSIDE, 4)),
         (DropReason::OpeningRate, hasty, VIF2, out(OUTSIDE, 3)),
+        (DropReason::FloodRate, noisy, VIF2, to_all),
         (DropReason::Quota, greedy, VIF2, out(OUTSIDE, 2)),
         (DropReason::SnatQuota, eager, VIF2, out(OUTSIDE, 2)),
         revoked(),

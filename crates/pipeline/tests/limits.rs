@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pipeline::{DropReason, Verdict};
 use tables::{GATEWAY_MAC, Limits, PortId, SegmentId};
-use testkit::{Node, NodePlan, ethernet, udp, vm_mac};
+use testkit::{Node, NodePlan, arp_request, ethernet, udp, vm_mac};
 use wire::MacAddr;
 
 const SHARED: [u8; 4] = [91, 207, 15, 105];
@@ -67,6 +67,28 @@ fn without_that_limit_one_vm_has_every_port_that_is_found() {
     let (count, refused) = opened(&mut node, 1, ONE);
     assert!(count > 190, "{count}");
     assert_eq!(refused, Some(Verdict::Drop(DropReason::NoPorts)));
+}
+
+#[test]
+fn a_vm_floods_a_seconds_worth_at_once_and_what_has_one_receiver_goes_on() {
+    let mut node = node(200);
+    // A hundred a second.
+    node.limit(1, Limits { flood_cost: 10_000, ..Limits::default() });
+    let to = |mac| udp((vm_mac(1), [10, 0, 0, 1], 7), (mac, [10, 0, 0, 2], 9), b"?");
+    let is_flooded =
+        |verdict: &Verdict| matches!(verdict, Verdict::Flood(_) | Verdict::FloodGuests(_));
+    let flooded = |node: &mut Node, vm: u8, frame: &[u8]| {
+        (0..300).filter(|_| is_flooded(&node.receive(vif(vm), frame).0)).count()
+    };
+    let unknown = to(MacAddr([2, 9, 9, 9, 9, 9]));
+    let asks = arp_request((vm_mac(1), [10, 0, 0, 1]), [10, 0, 0, 99]);
+    assert_eq!(flooded(&mut node, 1, &unknown), 101);
+    assert_eq!(node.receive(vif(1), &asks).0, Verdict::Drop(DropReason::FloodRate));
+    assert!(matches!(node.receive(vif(1), &to(vm_mac(2))).0, Verdict::Forward(_)));
+    let others = arp_request((vm_mac(2), [10, 0, 0, 2]), [10, 0, 0, 99]);
+    assert_eq!(flooded(&mut node, 2, &others), 300, "another VM has its own limit");
+    node.now += 1;
+    assert_eq!(flooded(&mut node, 1, &asks), 100);
 }
 
 #[test]

@@ -9,12 +9,15 @@ pub struct Limits {
     pub shared: u32,
     /// Microseconds that a new one costs with one worker; 0: nothing.
     pub opening_cost: u32,
+    /// Microseconds that a frame for all costs it with one worker; 0: nothing.
+    pub flood_cost: u32,
     /// Stations that are learned behind it.
     pub macs: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: u32::MAX, shared: u32::MAX, opening_cost: 0, macs: u32::MAX }
+        let (opening_cost, flood_cost) = (0, 0);
+        Self { connections: u32::MAX, shared: u32::MAX, opening_cost, flood_cost, macs: u32::MAX }
     }
 }

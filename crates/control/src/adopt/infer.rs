@@ -218,6 +218,7 @@ impl Adopted {
                 instance: None,
                 connections: None,
                 connection_rate: None,
+                flood_rate: None,
                 snat_ports: None,
                 macs: None,
                 punt_rate: None,

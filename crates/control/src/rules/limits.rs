@@ -2,7 +2,7 @@
 
 use super::Said;
 use crate::config::{ConfigError, Entry, VifEntry};
-use crate::flags::Flags;
+use crate::flags::{Flags, Replay};
 use crate::limits::VifLimits;
 
 /// What a limit may be, as told where it is not.
@@ -20,13 +20,15 @@ const MACS: u32 = 1_000_000;
 const PUNT_RATE: u32 = 100_000_000;
 
 /// Those of a vif that says nothing.
-pub(super) fn of_all(
-    settings: &Flags,
-    said: &Said<'_>,
-    punt_rate: u32,
-) -> Result<VifLimits, ConfigError> {
+pub(super) fn of_all(settings: &Flags, said: &Said<'_>) -> Result<VifLimits, ConfigError> {
     let limit = |key: &str, value: u32, most: u32| {
         within(key, value, most).map_err(|message| said.setting(key, message))
+    };
+    // Without the kernel's replay every packet takes this way. Else what one VM sends is to leave a
+    // worker time for others: at 10 µs for a new connection, four fifths of it.
+    let punt_rate = match settings.replay.unwrap_or_default() {
+        Replay::Userspace => 1_000_000,
+        Replay::Auto | Replay::Kernel => 20_000,
     };
     // One VM alone never uses the shared address up for the others.
     let ports = settings.snat_ports.unwrap_or_default();
@@ -39,9 +41,10 @@ pub(super) fn of_all(
             CONNECTIONS,
         )?,
         connection_rate: rate.map(|rate| limit("vif_connection_rate", rate, RATE)).transpose()?,
+        flood_rate: limit("vif_flood_rate", settings.vif_flood_rate.unwrap_or(1000), RATE)?,
         snat_ports: limit("vif_snat_ports", settings.vif_snat_ports.unwrap_or(half), PORTS)?,
         macs: limit("vif_macs", settings.vif_macs.unwrap_or(256), MACS)?,
-        punt_rate,
+        punt_rate: settings.punt_rate.unwrap_or(punt_rate),
     })
 }
 
@@ -61,6 +64,7 @@ pub(super) fn of_one(
         connections: limit("connections", value.connections, CONNECTIONS)?
             .unwrap_or(all.connections),
         connection_rate: rate.or(all.connection_rate),
+        flood_rate: limit("flood_rate", value.flood_rate, RATE)?.unwrap_or(all.flood_rate),
         snat_ports: limit("snat_ports", value.snat_ports, PORTS)?.unwrap_or(all.snat_ports),
         macs: limit("macs", value.macs, MACS)?.unwrap_or(all.macs),
         punt_rate: limit("punt_rate", value.punt_rate, PUNT_RATE)?.unwrap_or(all.punt_rate),
