@@ -10,6 +10,7 @@
 #include "answer.h"
 #include "maps.h"
 #include "parse.h"
+#include "quota.h"
 
 /* Run by the daemon over a live frame, which leaves by the interface that the run names. */
 SEC("xdp")
@@ -142,6 +143,10 @@ int deliver(struct __sk_buff *skb)
 	}
 	if (tag & TAG_TO_HOST)
 		return to_host(skb, port, row, frames);
+	if (!meets_quota(port, QUOTA_IN, skb->len)) {
+		row->drops[DROP_QUOTA_IN] += frames;
+		return TC_ACT_SHOT;
+	}
 	row->tx_packets += frames;
 	row->tx_bytes += skb->len;
 	return send_to(port);

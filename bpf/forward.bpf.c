@@ -153,6 +153,8 @@ static __always_inline int forward_frame(struct xdp_md *ctx, int in_stack)
 	row->rx_bytes += length;
 	if (!port)
 		return drop_xdp(row, DROP_NO_PORT);
+	if (!meets_quota(port, QUOTA_OUT, length))
+		return drop_xdp(row, DROP_QUOTA_OUT);
 	vlan = vlan_in_frame(data, end);
 	if (vlan == VLAN_CUT)
 		return drop_xdp(row, DROP_MALFORMED);
@@ -231,6 +233,8 @@ static __always_inline int forward_skb(struct __sk_buff *skb)
 	}
 	if (!port)
 		return drop_tc(row, DROP_NO_PORT, frames);
+	if (first && !meets_quota(port, QUOTA_OUT, skb->len))
+		return drop_tc(row, DROP_QUOTA_OUT, frames);
 	vlan = vlan_of_skb(skb);
 	if (vlan == VLAN_CUT)
 		return drop_tc(row, DROP_MALFORMED, frames);

@@ -53,6 +53,7 @@
 #define PORT_TAKES_XDP 4 /* what XDP redirects to it arrives; to others tc redirects */
 #define PORT_LONG 8      /* frames may come in pieces, of which XDP sees the first */
 #define PORT_WALLED 16   /* its VM may send as itself alone */
+#define PORT_METERED 32  /* its VM has a quota */
 
 /* IPv6 addresses of a vif's VM beside those it makes of its MAC, as far as told.address goes. */
 #define TOLD 4
@@ -79,7 +80,20 @@
 #define DROP_PUNT_RATE 2 /* the port's bucket is empty */
 #define DROP_NO_DAEMON 3 /* nobody listens */
 #define DROP_NO_ROOM 4   /* no room before the frame for a tag, or no memory */
-#define DROPS 5
+#define DROP_QUOTA_OUT 5 /* the VM sends more than its quota */
+#define DROP_QUOTA_IN 6  /* more is sent to it */
+#define DROPS 7
+
+/* quota.rates: those of what a VM sends, and of what it is sent; each one's peak is behind it. */
+#define QUOTA_OUT 0
+#define QUOTA_IN 2
+#define QUOTA_PEAK 1
+#define QUOTA_RATES 4
+#define QUOTA_SHIFT 10 /* a rate's cost is that of 1024 bytes */
+
+/* buckets.paid: frames on their way up, and one for each rate. */
+#define PAID_UP 0
+#define PAID_QUOTA 1
 
 /* note.changed: what was changed on an interface, to be put back by detach. */
 #define CHANGED_PROMISC 1
@@ -93,7 +107,7 @@
 #define RESERVED_BYTES 8192
 
 /* header.layout: what all of this, and the lines, look like. */
-#define LAYOUT 5
+#define LAYOUT 6
 
 struct port {
 	__u32 ifindex;
@@ -129,12 +143,27 @@ _Static_assert(__builtin_offsetof(struct port, station) == 36, "port.station");
 _Static_assert(__builtin_offsetof(struct port, nic) == 42, "port.nic");
 _Static_assert(__builtin_offsetof(struct port, punt_burst) == 48, "port.punt_burst");
 
-/* Until when a port's frames are paid for, monotonic nanoseconds. A line of its own: ports must not slow each other. */
-struct bucket {
-	__u64 paid;
-	__u64 spare[7];
+/*
+ * Until when what a port has to pay for is paid, monotonic nanoseconds. A line of its own: ports
+ * must not slow each other.
+ */
+struct buckets {
+	__u64 paid[8];
 };
-_Static_assert(sizeof(struct bucket) == 64, "bucket");
+_Static_assert(sizeof(struct buckets) == 64, "buckets");
+
+struct rate {
+	__u32 cost; /* nanoseconds for 1024 bytes; 0: as many as come */
+	__u32 spare;
+	__u64 burst; /* nanoseconds that can be saved up */
+};
+_Static_assert(sizeof(struct rate) == 16, "rate");
+_Static_assert(__builtin_offsetof(struct rate, burst) == 8, "rate.burst");
+
+struct quota {
+	struct rate rates[QUOTA_RATES];
+};
+_Static_assert(sizeof(struct quota) == QUOTA_RATES * 16, "quota");
 
 /* What the VM behind a vif was told to be. */
 struct told {
@@ -265,8 +294,16 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, PORTS);
 	__type(key, __u32);
-	__type(value, struct bucket);
+	__type(value, struct buckets);
 } buckets SEC(".maps");
+
+/* By port number, of those that are metered. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct quota);
+} quotas SEC(".maps");
 
 /* By port number. Apart from the ports: only few packets ask. */
 struct {

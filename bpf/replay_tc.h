@@ -77,7 +77,11 @@ static __always_inline int replay_tc(struct __sk_buff *skb, const struct arrival
 	__u16 vlan = line_vlan(way->word5);
 	struct counters *out = counters_of(way->egress->number);
 
-	if (!out || !rewrite_skb(skb, from, way))
+	if (!out)
+		return drop_tc(row, DROP_MALFORMED, frames);
+	if (!meets_quota(way->egress, QUOTA_IN, skb->len))
+		return drop_tc(out, DROP_QUOTA_IN, frames);
+	if (!rewrite_skb(skb, from, way))
 		return drop_tc(row, DROP_MALFORMED, frames);
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		return drop_tc(row, DROP_NO_ROOM, frames);

@@ -87,13 +87,17 @@ static __always_inline int replay_xdp(struct xdp_md *ctx, const struct arrival *
 	struct vlan_tag *tag;
 	void *data, *end;
 
+	if (!out)
+		return drop_xdp(row, DROP_MALFORMED);
+	if (!meets_quota(way->egress, QUOTA_IN, from->length + sizeof(*ethernet)))
+		return drop_xdp(out, DROP_QUOTA_IN);
 	if (!tagged && vlan && bpf_xdp_adjust_head(ctx, -(int)sizeof(*tag)))
 		return drop_xdp(row, DROP_NO_ROOM);
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	ethernet = data;
 	tag = (void *)(ethernet + 1);
-	if ((void *)(tag + 1) > end || !out)
+	if ((void *)(tag + 1) > end)
 		return drop_xdp(row, DROP_MALFORMED);
 	if (!rewrite_xdp(tagged || vlan ? (void *)(tag + 1) : (void *)tag, end, &from->packet, way))
 		return drop_xdp(row, DROP_MALFORMED);

@@ -6,43 +6,7 @@
 #pragma once
 #include "maps.h"
 #include "parse.h"
-
-/* Two CPUs may want to pay from one bucket at once; who lost this often drops. */
-#define BUCKET_TRIES 8
-
-/*
- * Pays for frames from the port's bucket; false if there is not enough in it.
- *
- * The bucket is one number, the moment until which everything is paid for (GCRA): each frame
- * moves it on by punt_cost, it may lie at most at now, and it is never further back than
- * punt_burst. So one compare-and-swap does it, without a lock. A packet of more frames than the
- * bucket holds is let through a full one, and the debt is waited for.
- */
-static __always_inline int pay(const struct port *port, __u32 frames)
-{
-	__u32 number = port->number;
-	struct bucket *bucket;
-	__u64 now, floor;
-
-	if (!port->punt_cost)
-		return 1;
-	bucket = bpf_map_lookup_elem(&buckets, &number);
-	if (!bucket)
-		return 0;
-	now = bpf_ktime_get_ns();
-	floor = now > port->punt_burst ? now - port->punt_burst : 0;
-	for (int try = 0; try < BUCKET_TRIES; try++) {
-		__u64 paid = *(volatile __u64 *)&bucket->paid;
-		__u64 from = paid > floor ? paid : floor;
-		__u64 next = from + (__u64)port->punt_cost * frames;
-
-		if (next > now && from != floor)
-			return 0;
-		if (__sync_val_compare_and_swap(&bucket->paid, paid, next) == paid)
-			return 1;
-	}
-	return 0;
-}
+#include "quota.h"
 
 static __always_inline int drop_xdp(struct counters *row, __u32 reason)
 {
@@ -71,7 +35,7 @@ static __always_inline int to_punt_xdp(struct xdp_md *ctx, const struct port *po
 	__u32 *words;
 	__be16 *tag;
 
-	if (!pay(port, 1))
+	if (!pay_up(port, 1))
 		return drop_xdp(row, DROP_PUNT_RATE);
 	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(struct vlan_tag)))
 		return drop_xdp(row, DROP_NO_ROOM);
@@ -126,7 +90,7 @@ static __always_inline int to_punt_tc(struct __sk_buff *skb, const struct port *
 
 	if (!node || !node->punt)
 		return drop_tc(row, DROP_NO_DAEMON, frames);
-	if (!pay(port, frames))
+	if (!pay_up(port, frames))
 		return drop_tc(row, DROP_PUNT_RATE, frames);
 	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021AD), port->number))
 		return drop_tc(row, DROP_NO_ROOM, frames);

@@ -82,11 +82,12 @@ make_public() {
     done
 }
 
-make_vms() { # with the caller's mtu
+make_vms() { # with the caller's mtu and bare
     local n node
     for n in "${vms[@]}"; do
         node=$(vm_node "$n")
         cable_mtu=$mtu cable "$node" "vnet$n" "vm$n" eth0 "$(vm_mac "$n")"
+        [[ $bare == no ]] || continue
         ip -n "tl-vm$n" addr add "${vm_address[$n]}/24" brd + dev eth0
         ip -n "tl-vm$n" route add default via "$(vm_gateway "$n")"
     done

@@ -13,8 +13,7 @@ use wire::MacAddr;
 
 use crate::model::Network;
 
-pub use self::dhcp::told_by_dhcp;
-pub(crate) use self::dhcp::vif_of_dhcp;
+pub use self::dhcp::{told_by_dhcp, vif_of_dhcp};
 pub use identity::identity;
 pub use nat::{Owned, VPN_PORT, is_ours, nat, owned};
 pub use policy::policy;

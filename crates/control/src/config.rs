@@ -189,6 +189,9 @@ pub struct VifEntry {
     /// prefixes, each perhaps behind a MAC address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
+    /// What it may send and be sent (nova's `quota:vif_…`); else as much as it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaEntry>,
     /// It may answer DHCP, where that is bridged.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dhcp_server: bool,
@@ -211,6 +214,25 @@ pub struct VifEntry {
     pub macs: Option<u32>,
     /// Packets per second that it may send to the workers; else `punt_rate`.
     pub punt_rate: Option<u32>,
+}
+
+/// The `quota` of a `[[vif]]`, with the names of nova's flavors and libvirt's units: averages and
+/// peaks in kB/s, bursts in KiB. Numbers are wide, so that wrong ones get our own words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaEntry {
+    /// What the VM is sent, in the long run.
+    pub inbound_average: Option<i64>,
+    /// The most at any time.
+    pub inbound_peak: Option<i64>,
+    /// What it may be sent beyond the average after a rest.
+    pub inbound_burst: Option<i64>,
+    /// What it sends, in the long run.
+    pub outbound_average: Option<i64>,
+    /// The most at any time.
+    pub outbound_peak: Option<i64>,
+    /// What it may send beyond the average after a rest.
+    pub outbound_burst: Option<i64>,
 }
 
 /// One `[[host_rule]]`: what the node serves its VMs with beyond what gateways do.

@@ -266,6 +266,8 @@ pub struct Vif {
     pub groups: Vec<u32>,
     /// What it may send from beside them.
     pub allowed: Vec<AllowedPair>,
+    /// What it may send and be sent.
+    pub quota: Quota,
     /// Whether it may answer DHCP.
     pub dhcp_server: bool,
     /// Its end of a veth is said to poll: XDP may redirect to it if it does.
@@ -278,6 +280,26 @@ pub struct Vif {
     pub default_router: bool,
     /// How much it may have of what all share.
     pub limits: VifLimits,
+}
+
+/// How much a VM may send or be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// In the long run, kB/s; 0: as much as comes.
+    pub average: u32,
+    /// At any time, kB/s; 0: as much as comes.
+    pub peak: u32,
+    /// Beyond the average after a rest, KiB; 0: what comes in a second.
+    pub burst: u32,
+}
+
+/// A VM's bandwidth, both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// From it.
+    pub outbound: Limit,
+    /// To it.
+    pub inbound: Limit,
 }
 
 /// What stands before the VMs.

@@ -7,6 +7,7 @@ mod limits;
 mod nat;
 mod network;
 mod policy;
+mod quota;
 mod route;
 mod settings;
 mod vif;

@@ -6,8 +6,8 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 use crate::Kernel;
 use crate::error::Error;
 use crate::layout::{
-    Counters, DROP_MALFORMED, DROP_NO_DAEMON, DROP_NO_PORT, DROP_NO_ROOM, DROP_PUNT_RATE, DROPS,
-    PORTS,
+    Counters, DROP_MALFORMED, DROP_NO_DAEMON, DROP_NO_PORT, DROP_NO_ROOM, DROP_PUNT_RATE,
+    DROP_QUOTA_IN, DROP_QUOTA_OUT, DROPS, PORTS,
 };
 
 /// Why a kernel program dropped a frame.
@@ -24,12 +24,23 @@ pub enum KernelDrop {
     NoDaemon = DROP_NO_DAEMON,
     /// No room before the frame for a tag, or no memory.
     NoRoom = DROP_NO_ROOM,
+    /// A VM sends more than its quota.
+    QuotaOut = DROP_QUOTA_OUT,
+    /// A VM is sent more than its quota.
+    QuotaIn = DROP_QUOTA_IN,
 }
 
 impl KernelDrop {
     /// All reasons, in the order of [`PortCounters::drops`].
-    pub const ALL: [Self; DROPS] =
-        [Self::Malformed, Self::NoPort, Self::PuntRate, Self::NoDaemon, Self::NoRoom];
+    pub const ALL: [Self; DROPS] = [
+        Self::Malformed,
+        Self::NoPort,
+        Self::PuntRate,
+        Self::NoDaemon,
+        Self::NoRoom,
+        Self::QuotaOut,
+        Self::QuotaIn,
+    ];
 
     /// Its name in metrics.
     #[must_use]
@@ -37,9 +48,11 @@ impl KernelDrop {
         match self {
             Self::Malformed => "kernel_malformed",
             Self::NoPort => "kernel_no_port",
-            Self::PuntRate => "punt_rate",
-            Self::NoDaemon => "no_daemon",
+            Self::PuntRate => "kernel_punt_rate",
+            Self::NoDaemon => "kernel_no_daemon",
             Self::NoRoom => "kernel_no_room",
+            Self::QuotaOut => "kernel_quota_outbound",
+            Self::QuotaIn => "kernel_quota_inbound",
         }
     }
 
@@ -54,6 +67,8 @@ impl KernelDrop {
             Self::PuntRate => "The port sends up more than its share (`punt_rate`, `punt_burst`).",
             Self::NoDaemon => "No worker listens: no daemon runs, or not on this queue.",
             Self::NoRoom => "No room before the frame for the punt link's tag, or no memory.",
+            Self::QuotaOut => "The VM behind the port sends more than its `quota`.",
+            Self::QuotaIn => "The VM behind the port is sent more than its `quota`.",
         }
     }
 }
@@ -159,5 +174,9 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), DROPS);
+        let page = include_str!("../../../docs/drops.md");
+        for name in names {
+            assert!(page.contains(&format!("\n| `{name}` | ")), "docs/drops.md lacks {name}");
+        }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) const PORT_IS_PUBLIC: u32 = 2;
 pub(crate) const PORT_TAKES_XDP: u32 = 4;
 pub(crate) const PORT_LONG: u32 = 8;
 pub(crate) const PORT_WALLED: u32 = 16;
+pub(crate) const PORT_METERED: u32 = 32;
 
 /// IPv6 addresses of a VM that the programs are told; from others its packets go up to the workers.
 pub const TOLD: usize = 4;
@@ -74,7 +75,19 @@ pub(crate) const DROP_NO_PORT: usize = 1;
 pub(crate) const DROP_PUNT_RATE: usize = 2;
 pub(crate) const DROP_NO_DAEMON: usize = 3;
 pub(crate) const DROP_NO_ROOM: usize = 4;
-pub(crate) const DROPS: usize = 5;
+pub(crate) const DROP_QUOTA_OUT: usize = 5;
+pub(crate) const DROP_QUOTA_IN: usize = 6;
+pub(crate) const DROPS: usize = 7;
+
+pub(crate) const QUOTA_OUT: usize = 0;
+pub(crate) const QUOTA_IN: usize = 2;
+pub(crate) const QUOTA_PEAK: usize = 1;
+pub(crate) const QUOTA_RATES: usize = 4;
+pub(crate) const QUOTA_SHIFT: u32 = 10;
+#[cfg(test)] // C's alone
+pub(crate) const PAID_UP: usize = 0;
+#[cfg(test)] // C's alone
+pub(crate) const PAID_QUOTA: usize = 1;
 
 pub(crate) const CHANGED_PROMISC: u16 = 1;
 pub(crate) const CHANGED_RXVLAN: u16 = 2;
@@ -87,7 +100,7 @@ pub(crate) const RESERVED_BYTES: usize = 8192;
 
 /// What lines look like, and the maps that a run has from the one before. Grows with every change
 /// that another version would misread.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// A row of `ports`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -123,12 +136,31 @@ const _: () = assert!(offset_of!(Port, punt_burst) == 48);
 /// A row of `buckets`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct Bucket {
-    pub(crate) paid: u64,
-    pub(crate) spare: [u64; 7],
+pub(crate) struct Buckets {
+    pub(crate) paid: [u64; 8],
 }
 
-const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Buckets>() == 64);
+
+/// One rate of a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Rate {
+    pub(crate) cost: u32,
+    pub(crate) spare: u32,
+    pub(crate) burst: u64,
+}
+
+const _: () = assert!(size_of::<Rate>() == 16 && offset_of!(Rate, burst) == 8);
+
+/// A row of `quotas`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct QuotaRow {
+    pub(crate) rates: [Rate; QUOTA_RATES],
+}
+
+const _: () = assert!(size_of::<QuotaRow>() == QUOTA_RATES * 16);
 
 /// A row of `tolds`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -311,6 +343,7 @@ mod tests {
             ("PORT_TAKES_XDP", PORT_TAKES_XDP.into()),
             ("PORT_LONG", PORT_LONG.into()),
             ("PORT_WALLED", PORT_WALLED.into()),
+            ("PORT_METERED", PORT_METERED.into()),
             ("TOLD", TOLD as u64),
             ("SEGMENT_UP", SEGMENT_UP.into()),
             ("SEGMENT_GATEWAY", SEGMENT_GATEWAY.into()),
@@ -327,7 +360,16 @@ mod tests {
             ("DROP_PUNT_RATE", DROP_PUNT_RATE as u64),
             ("DROP_NO_DAEMON", DROP_NO_DAEMON as u64),
             ("DROP_NO_ROOM", DROP_NO_ROOM as u64),
+            ("DROP_QUOTA_OUT", DROP_QUOTA_OUT as u64),
+            ("DROP_QUOTA_IN", DROP_QUOTA_IN as u64),
             ("DROPS", DROPS as u64),
+            ("QUOTA_OUT", QUOTA_OUT as u64),
+            ("QUOTA_IN", QUOTA_IN as u64),
+            ("QUOTA_PEAK", QUOTA_PEAK as u64),
+            ("QUOTA_RATES", QUOTA_RATES as u64),
+            ("QUOTA_SHIFT", QUOTA_SHIFT.into()),
+            ("PAID_UP", PAID_UP as u64),
+            ("PAID_QUOTA", PAID_QUOTA as u64),
             ("CHANGED_PROMISC", CHANGED_PROMISC.into()),
             ("CHANGED_RXVLAN", CHANGED_RXVLAN.into()),
             ("CHANGED_VLAN_FILTER", CHANGED_VLAN_FILTER.into()),

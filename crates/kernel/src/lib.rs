@@ -39,6 +39,7 @@
 //!     queues: 0,
 //!     punt_rate: 20_000,
 //!     punt_burst: 1_000,
+//!     quota: kernel::Quota::default(),
 //! };
 //! kernel.set_port(&vif)?;
 //! let attached = kernel.attach(1, "vnet1", Hook::Auto, XdpMode::Auto)?;
@@ -71,6 +72,7 @@ mod owned;
 mod pins;
 mod ports;
 mod probe;
+mod quota;
 mod reserved;
 mod segments;
 mod sender;
@@ -96,6 +98,7 @@ pub use memory::{Left, TableHeader, left_lines, left_table};
 pub use nic::Changes;
 pub use owned::{Owned, Prefix};
 pub use ports::{PortEntry, PortKind};
+pub use quota::{Limit, Quota};
 pub use segments::SegmentEntry;
 pub use sender::{FrameSender, PuntSender};
 

@@ -16,6 +16,7 @@ pub(crate) struct Maps {
     pub(crate) ports: MapHandle,
     pub(crate) places: MapHandle,
     pub(crate) buckets: MapHandle,
+    pub(crate) quotas: MapHandle,
     pub(crate) tolds: MapHandle,
     pub(crate) vlans: MapHandle,
     pub(crate) segments: MapHandle,
@@ -120,6 +121,7 @@ fn load_forward(
         ports: map(&loaded.maps.ports)?,
         places: map(&loaded.maps.places)?,
         buckets: map(&loaded.maps.buckets)?,
+        quotas: map(&loaded.maps.quotas)?,
         tolds: map(&loaded.maps.tolds)?,
         vlans: map(&loaded.maps.vlans)?,
         segments: map(&loaded.maps.segments)?,
@@ -177,11 +179,12 @@ impl Maps {
     }
 
     /// All of them with the names they are pinned under.
-    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 18] {
+    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 19] {
         [
             ("ports", &self.ports),
             ("places", &self.places),
             ("buckets", &self.buckets),
+            ("quotas", &self.quotas),
             ("tolds", &self.tolds),
             ("vlans", &self.vlans),
             ("segments", &self.segments),

@@ -7,10 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::Error;
 use crate::layout::{
-    Bucket, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PLACES, PORT_HOST,
-    PORT_IS_PUBLIC, PORT_LONG, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK, PORT_VIF,
-    PORT_WALLED, PORTS, PROBES, Place, Port, SOCKETS, TOLD, Told,
+    Buckets, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PLACES, PORT_HOST,
+    PORT_IS_PUBLIC, PORT_LONG, PORT_METERED, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK,
+    PORT_VIF, PORT_WALLED, PORTS, PROBES, Place, Port, SOCKETS, TOLD, Told,
 };
+use crate::quota::Quota;
 use crate::{How, Kernel};
 
 /// What a port is.
@@ -87,6 +88,8 @@ pub struct PortEntry {
     pub punt_rate: u32,
     /// Frames it may send at once after a rest; at least 1 if there is a rate.
     pub punt_burst: u32,
+    /// What the VM behind a vif may send and be sent.
+    pub quota: Quota,
 }
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -102,6 +105,7 @@ impl PortEntry {
             (self.takes_xdp, PORT_TAKES_XDP),
             (self.mtu > ONE_PIECE, PORT_LONG),
             (self.walled && self.kind == PortKind::Vif, PORT_WALLED),
+            (!self.quota.is_none(), PORT_METERED),
         ];
         flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
     }
@@ -159,13 +163,14 @@ impl Kernel {
             put(&self.maps.devices, "devices", &number, &entry.ifindex)?;
         }
         put(&self.maps.tolds, "tolds", &number, &Told { address: entry.ipv6 })?;
+        put(&self.maps.quotas, "quotas", &number, &entry.quota.row())?;
         let nic = if entry.kind.is_nic() { self.nic_slot(entry.number)? } else { 0 };
         put(&self.maps.ports, "ports", &number, &Port { nic, ..entry.row(how) })?;
         match old {
             Some(old) if old.ifindex != entry.ifindex => self.forget_interface(old)?,
             Some(_) => {}
             // Its predecessor's debts are not its own.
-            None => put(&self.maps.buckets, "buckets", &number, &Bucket::default())?,
+            None => put(&self.maps.buckets, "buckets", &number, &Buckets::default())?,
         }
         self.place(entry.ifindex, number)
     }
@@ -315,6 +320,7 @@ mod tests {
             queues: 0,
             punt_rate: 20_000,
             punt_burst: 1_000,
+            quota: Quota::default(),
         }
     }
 

@@ -10,8 +10,8 @@ use common::run::{
     run_skb,
 };
 use common::{Node, enter_netns, far, near, port, punt_link, segment};
-use kernel::KernelDrop::{Malformed, NoDaemon, NoPort, PuntRate};
-use kernel::{PortCounters, PortEntry, PortKind, Program, TAG_TO_HOST};
+use kernel::KernelDrop::{Malformed, NoDaemon, NoPort, PuntRate, QuotaOut};
+use kernel::{Limit, PortCounters, PortEntry, PortKind, Program, Quota, TAG_TO_HOST};
 
 /// A test run's frames come by the loopback interface.
 const LO: u32 = 1;
@@ -218,6 +218,27 @@ fn a_bucket_gives_exactly_its_burst() {
     node.kernel().clear_port(PORT).unwrap();
     node.kernel().set_port(&limited).unwrap();
     assert_eq!(tc(&mut node, &frame(&[])), TC_REDIRECT);
+}
+
+#[test]
+fn a_vm_sends_no_more_than_its_quota_by_either_hook() {
+    let outbound = Limit { average: 1, peak: 0, burst: 1 };
+    let quota = Quota { outbound, ..Quota::default() };
+    let mut node = node("quota", PortEntry { quota, ..port(PORT, LO, PortKind::Vif) });
+    let mut sent = frame(&[]);
+    sent.resize(100, 0x5a);
+    let mut passed = 0;
+    for at in 0..40 {
+        passed += match at % 2 {
+            0 => u32::from(tc(&mut node, &sent) == TC_REDIRECT),
+            _ => u32::from(xdp(&mut node, &sent).verdict == XDP_REDIRECT),
+        };
+    }
+    // 1 KiB at once, and 100 bytes more each 100 ms that this may take.
+    assert!((10..=15).contains(&passed), "{passed}");
+    let counters = counted(&mut node, PORT);
+    let counted = (counters.rx_packets, counters.punted, counters.dropped(QuotaOut));
+    assert_eq!(counted, (40, passed.into(), u64::from(40 - passed)));
 }
 
 #[test]

@@ -139,8 +139,8 @@ fn the_host_answers(name: &str, hook: Hook, mode: XdpMode, tcx: bool) {
     });
     // The largest packets have to fit as well, whatever is put before them on the way.
     for size in ["56", "1472"] {
-        let pinged = bed.wire.run(&format!("ping -n -c 10 -i 0.02 -W 5 -s {size} 10.9.0.1"));
-        assert!(pinged.contains(" 0% packet loss"), "{pinged}");
+        let pinged = bed.wire.run(&format!("ping -n -c 10 -i 0.02 -w 10 -s {size} 10.9.0.1"));
+        assert_eq!(common::in_a_row(&pinged, 10), 10, "{pinged}");
     }
     // No straggler: then each frame came up once, and what was handed back did not come round.
     bed.wire.run("ip link set eth0 down");
@@ -149,7 +149,7 @@ fn the_host_answers(name: &str, hook: Hook, mode: XdpMode, tcx: bool) {
     worker.stop();
     let (counters, handed) = (counters(), handed.load(Relaxed));
     assert_eq!((counters.punted, counters.passed), (handed, handed), "{counters:?}");
-    assert!((21..40).contains(&handed), "{handed}");
+    assert!((21..200).contains(&handed), "{handed}");
     // And the mark did not stay on it.
     assert_eq!(bed.node.kernel().counters(0).unwrap().rx_packets, 0);
 }

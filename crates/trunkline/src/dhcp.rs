@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use control::compile::told_by_dhcp;
+use control::compile::{told_by_dhcp, vif_of_dhcp};
+use control::flags::DhcpServer;
 use control::model::Vif;
 use control::report::{self, Said};
 use dhcp::{Event, Kind, Outcome};
@@ -88,19 +89,25 @@ impl Node {
 
     fn lease_report(&self, vif: &Vif) -> Option<report::Lease> {
         let network = self.model.networks.get(vif.network)?;
-        let told = told_by_dhcp(&self.model, vif);
-        let record = self.leases.get(&vif.name);
+        let server = network.dhcp.server;
+        let told = match server {
+            DhcpServer::External => None,
+            // dnsmasq's files say the same.
+            DhcpServer::Builtin | DhcpServer::Dnsmasq => vif_of_dhcp(&self.model, vif),
+        };
+        let is_ours = server == DhcpServer::Builtin;
+        let record = self.leases.get(&vif.name).filter(|_| is_ours);
         let last = record.and_then(|record| record.last.as_ref());
         let first = vif.addresses.first();
         Some(report::Lease {
             vif: vif.name.clone(),
             network: network.name.clone(),
-            server: network.dhcp.server.to_string(),
+            server: server.to_string(),
             mac: vif.mac.to_string(),
             addresses: vif.addresses.iter().map(ToString::to_string).collect(),
             hostname: told.as_ref().zip(first).map(|(told, first)| told.name_at(*first)),
             router: told.as_ref().and_then(|told| told.router).map(|router| router.to_string()),
-            said: record.map(|record| record.said).unwrap_or_default(),
+            said: is_ours.then(|| record.map(|record| record.said).unwrap_or_default()),
             last: last.map(|(what, _)| what.clone()),
             last_s: last.map(|(_, when)| when.elapsed().as_secs()),
         })

@@ -315,7 +315,7 @@ impl Node {
 }
 
 /// How much the VMs behind vifs may have of what all share, by the vif's name.
-pub(crate) fn limits(model: &Model) -> HashMap<&str, &VifLimits> {
+fn limits(model: &Model) -> HashMap<&str, &VifLimits> {
     model.vifs.iter().map(|vif| (&*vif.name, &vif.limits)).collect()
 }
 

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use conntrack::fault;
 use control::flags::{Hook, XdpMode};
+use control::model::{Tuning, Vif};
 use control::netlink::Link;
-use kernel::{Kernel, PortEntry};
+use kernel::{Kernel, PortEntry, Quota};
 use tables::{Egress, Identity, Port, PortId};
 
 use crate::node::{NicSockets, Node};
@@ -299,15 +300,23 @@ pub(crate) fn expects_xdp(hook: Hook, link: &Link) -> bool {
     }
 }
 
+/// The kernel's word for a limit.
+fn limit(limit: control::model::Limit) -> kernel::Limit {
+    let control::model::Limit { average, peak, burst } = limit;
+    kernel::Limit { average, peak, burst }
+}
+
 /// The port as the kernel's programs see it; `row` is how workers do.
 pub(crate) fn entry(
     port: &PortState,
     plugged: &Plugged,
     row: &Port,
-    (punt_rate, punt_burst): (u32, u32),
+    tuning: &Tuning,
+    vif: Option<&Vif>,
     sockets: Option<NicSockets>,
 ) -> PortEntry {
     let (first, queues) = sockets.map_or((0, 0), |sockets| (sockets.first, sockets.queues));
+    let quota = vif.map_or_else(Default::default, |vif| vif.quota);
     let mut told = row.identity.iter().flat_map(Identity::ipv6);
     PortEntry {
         number: port.id.get(),
@@ -324,8 +333,9 @@ pub(crate) fn entry(
         takes_xdp: plugged.takes_xdp,
         // A NIC has its far end outside: what leaves by it takes the whole way, in a lab as well.
         peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,
-        punt_rate,
-        punt_burst,
+        punt_rate: vif.map_or(tuning.punt_rate, |vif| vif.limits.punt_rate),
+        punt_burst: tuning.punt_burst,
+        quota: Quota { outbound: limit(quota.outbound), inbound: limit(quota.inbound) },
         sockets: first,
         queues,
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use control::model::{Model, Network};
+use control::model::{Model, Network, Vif};
 use control::report::Reloaded;
 use control::{compile, describe};
 use tables::PortId;
@@ -198,10 +198,9 @@ fn names_of(model: &Model) -> BTreeMap<String, String> {
     let vifs = model.vifs.iter().map(|vif| {
         let names = vif.groups.iter().filter_map(|at| model.security.groups.get(*at as usize));
         let groups: Vec<&str> = names.map(|group| group.name.as_str()).collect();
-        let (home, name) = (network_of(vif.network), (&vif.host_name, vif.default_router));
-        let addresses = (&vif.addresses, &vif.allowed);
-        let (mac, limits) = (vif.mac, &vif.limits);
-        let what = format!("{home} {mac} {addresses:?} {groups:?} {name:?} {limits:?}");
+        // What is numbered may have other numbers and be the same.
+        let numbered = Vif { network: 0, groups: Vec::new(), ..vif.clone() };
+        let what = format!("{} {groups:?} {numbered:?}", network_of(vif.network));
         (format!("vif {}", vif.name), what)
     });
     let fdb = model.static_fdb.iter().map(|entry| {

@@ -151,7 +151,7 @@ impl Node {
         let counted = self.kernel.counters(id.get()).unwrap_or_default();
         let kernel = KernelDrop::ALL
             .iter()
-            .map(|reason| (format!("kernel_{}", reason.name()), counted.dropped(*reason)));
+            .map(|reason| (reason.name().to_owned(), counted.dropped(*reason)));
         let unsent = self.workers.sum(|counters| &counters.port(id).tx_dropped);
         let kept = self.workers.sum(|counters| &counters.port(id).tx_kept);
         let after = [("tx_full", unsent), ("security_group_flood", kept)];

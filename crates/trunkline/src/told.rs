@@ -3,14 +3,14 @@
 //! Workers come first: a snapshot is published, then the programs hear of it. What they replay in
 //! between was decided a moment ago, and what they no longer replay goes to workers who know more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use kernel::{PortEntry, SegmentEntry};
 use tables::{PortId, SegmentId, Snapshot};
 use wire::MacAddr;
 
-use crate::node::{Node, limits};
+use crate::node::Node;
 use crate::plug;
 
 /// What is in the maps of the kernel's programs.
@@ -38,16 +38,16 @@ impl Node {
     pub(crate) fn tell_kernel(&mut self) -> Result<()> {
         let tables = self.publisher.current();
         self.tell_segments(&tables)?;
-        let (limits, burst) = (limits(&self.model), self.model.tuning.punt_burst);
+        let vifs: HashMap<_, _> =
+            self.model.vifs.iter().map(|vif| (vif.name.as_str(), vif)).collect();
         let mut entries = Vec::new();
         for port in self.ports.values() {
             let (Some(plugged), Some(row)) = (&port.plugged, tables.topology.port(port.id)) else {
                 continue;
             };
             let sockets = self.nic_sockets.get(&port.id).filter(|_| plugged.xdp).copied();
-            let own = limits.get(&*port.name).map(|limits| limits.punt_rate);
-            let rate = own.unwrap_or(self.model.tuning.punt_rate);
-            let entry = plug::entry(port, plugged, row, (rate, burst), sockets);
+            let vif = vifs.get(port.name.as_str()).copied();
+            let entry = plug::entry(port, plugged, row, &self.model.tuning, vif, sockets);
             if self.told.ports.get(&port.id) != Some(&entry) {
                 entries.push((port.id, entry));
             }

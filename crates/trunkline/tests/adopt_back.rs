@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use changeover::{
     CONFIG, FLOAT, PROGRAM, Stream, back, is_as_before, nobody_was_silent, pings, start, state,
 };
-use lab::{Lab, Running, pinged};
+use lab::{Lab, Running, in_a_row, pinged};
 use nix::sys::signal::Signal;
 
 const FLATDHCP: &[&str] = &["--dataplane", "linux", "--network-manager", "flatdhcp"];
@@ -203,7 +203,7 @@ fn a_tap_that_comes_later_is_served_by_its_bridge_until_it_is_told_of() {
         for (from, to) in [("vm3", "10.0.0.4"), ("vm3", "8.8.8.8"), ("vm4", "10.0.0.8")] {
             // Who serves it changed just now: it takes a moment to hear of its gateway's MAC.
             let start = Instant::now();
-            while lab.ping(from, to, 10) != (10, 10) {
+            while lab.ping(from, to, 10) != 10 {
                 assert!(start.elapsed() < Duration::from_secs(12), "{when}: {from} → {to}");
             }
         }
@@ -256,11 +256,10 @@ fn all_are_reached(lab: &Lab, streams: &[Stream], when: &str) {
     streams.iter().for_each(|stream| stream.goes_on(10 * SILENCE, when));
     let own = [("left", "10.0.0.4"), ("vm1", "10.0.0.1")];
     let ways: Vec<_> = WAYS.into_iter().chain(own).collect();
-    let words = |to| ["-n", "-i", "0.01", "-W", "1", "-c", "10", to];
-    let pings: Vec<_> = ways.iter().map(|(from, to)| lab.start(from, "ping", &words(to))).collect();
+    let pings: Vec<_> = ways.iter().map(|(from, to)| lab.start_pings(from, to, 10, 10)).collect();
     for (mut ping, way) in pings.into_iter().zip(ways) {
         let text = ping.wait().text;
-        assert_eq!(pinged(&text), (10, 10), "{when}: {way:?}: {text}");
+        assert_eq!(in_a_row(&text, 10), 10, "{when}: {way:?}: {text}");
     }
 }
 
@@ -282,8 +281,9 @@ fn a_changeover_that_ends_half_way_is_completed_or_undone() {
     };
     for fault in OVER {
         ends_at(&lab, fault, &adopt);
-        let (sent, answered) = lab.ping("vm2", "8.8.8.8", 10);
-        eprintln!("{fault}: {answered} of {sent} answered without any daemon");
+        let words = ["-n", "-i", "0.01", "-W", "1", "-c", "10", "8.8.8.8"];
+        let (_, answered) = pinged(&lab.exec("vm2", "ping", &words).text);
+        eprintln!("{fault}: {answered} of 10 answered without any daemon");
         back(&lab);
         is_as_before(&lab, &before, fault);
         all_are_reached(&lab, &streams, &format!("{fault}, then back"));

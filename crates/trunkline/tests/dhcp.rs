@@ -10,6 +10,7 @@ use std::time::Duration;
 use client::{Client, Lease, asks, dhclient, discover, get, kind, option, request};
 use lab::{Capture, HOOKS, Lab};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// All of DHCP.
 const DHCP: &str = "udp port 67 or udp port 68 or (vlan and (udp port 67 or udp port 68))";
@@ -40,7 +41,7 @@ fn dropped(lab: &Lab, node: &str, reason: &str) -> u64 {
 /// What a node said to the VM behind a vif.
 fn said(lab: &Lab, node: &str, vif: &str, what: &str) -> u64 {
     let all = lab.ctl(node, &["dhcp"]);
-    let of = |lease: &&serde_json::Value| lease["vif"] == vif;
+    let of = |lease: &&Value| lease["vif"] == vif;
     let lease = all.as_array().unwrap().iter().find(of).unwrap().clone();
     lease["said"][what].as_u64().unwrap()
 }
@@ -49,7 +50,8 @@ fn said(lab: &Lab, node: &str, vif: &str, what: &str) -> u64 {
 fn scenario_1_each_node_gives_its_vms_their_addresses_and_itself_as_router() {
     for (hook, flags) in HOOKS {
         eprintln!("hook {hook}");
-        let lab = Lab::up(flags);
+        let lab = Lab::up(&[flags, &["--bare"]].concat());
+        assert_eq!(lab.run("vm1", "ip", &["-4", "addr", "show", "dev", "eth0"]), "");
         let own = lab.capture("vm1", "eth0", DHCP);
         let silent = elsewhere(&lab);
         let one = get(&lab, "vm1", &[]);
@@ -231,6 +233,8 @@ fn strangers_get_no_answer_and_a_vm_is_no_server() {
 #[test]
 fn a_reload_changes_what_vms_are_told() {
     let lab = Lab::up(&[]);
+    // The network's MTU is told to who asks for it.
+    assert_eq!(get(&lab, "vm1", &["-O", "mtu"]).mtu, "1500");
     let file = "/run/trunkline-lab/left.toml";
     let text = std::fs::read_to_string(file).unwrap();
     let told = "dhcp_lease_time = 600\nntp_server = [\"10.0.0.8\"]\ndhcp_options = [\"26,1400\"]\n";
@@ -261,8 +265,10 @@ fn where_dhcp_is_external_a_server_in_the_network_is_asked() {
     assert_eq!(get(&lab, "vm1", &[]).server, "10.0.0.4");
     // Over the trunk as well.
     assert_eq!(get(&lab, "vm5", &[]).server, "10.0.0.4");
+    // What it told them is not known here.
     let leases = lab.ctl("left", &["dhcp"]);
     assert_eq!(leases[0]["server"], "external");
+    assert_eq!((&leases[0]["router"], &leases[0]["said"]), (&Value::Null, &Value::Null));
 }
 
 #[test]
@@ -322,12 +328,18 @@ fn dnsmasq_serves_at_the_host_port_and_nobody_else_hears() {
         assert_eq!((one.server.as_str(), one.lease.as_str()), ("10.0.0.1", "120"));
         assert_eq!((one.hostname.as_str(), one.dns.as_str()), ("host-10-0-0-3", "10.0.0.1"));
         // An answer to all reaches the one it is for.
-        assert_eq!(get(&lab, "vm1", &["-B"]).ip, "10.0.0.3");
+        let asked = get(&lab, "vm1", &["-B", "-O", "mtu"]);
+        assert_eq!((asked.ip.as_str(), asked.mtu.as_str()), ("10.0.0.3", "1500"));
         nobody_heard(silent);
         assert!(!host.stop().is_empty());
         let four = get(&lab, "vm4", &[]);
         assert_eq!((four.ip.as_str(), four.router.as_str()), ("10.0.0.6", "10.0.0.5"));
         lab.pings("vm1", "10.0.0.6");
+        // What its files tell VMs is known, and not how often it did.
+        let lease = &lab.ctl("left", &["dhcp"])[0];
+        let told = ["server", "router", "hostname"].map(|key| lease[key].as_str().unwrap());
+        assert_eq!(told, ["dnsmasq", "10.0.0.1", "host-10-0-0-3"]);
+        assert_eq!((&lease["said"], &lease["last"]), (&Value::Null, &Value::Null));
         let mut client = Client::start("vm1");
         client.waits_for("event=bound");
         client.signal(Signal::SIGUSR1);

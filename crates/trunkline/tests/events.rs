@@ -111,7 +111,7 @@ fn an_mtu_that_changes_is_followed() {
     for (hook, flags) in HOOKS {
         let lab = Lab::up(flags);
         all_is_well(&lab);
-        let large = ["-n", "-c", "3", "-i", "0.1", "-W", "1", "-M", "do", "-s", "1472", "10.0.0.7"];
+        let large = ["-n", "-c", "3", "-i", "0.1", "-w", "3", "-M", "do", "-s", "1472", "10.0.0.7"];
         lab.run("vm1", "ping", &large);
         lab.run("left", "ip", &["link", "set", "eth0", "mtu", "1300"]);
         std::thread::sleep(Duration::from_millis(500));

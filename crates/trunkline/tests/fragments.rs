@@ -249,10 +249,9 @@ fn what_is_in_fragments_is_cut_again_for_a_smaller_link_or_its_sender_is_told() 
         for (from, to) in
             [("vm1", "8.8.8.8"), ("vm3", "8.8.8.8"), ("inet", "91.208.23.11"), ("vm3", "10.0.0.4")]
         {
-            let cut =
-                ["-n", "-q", "-c", "10", "-i", "0.05", "-W", "1", "-s", "3000", "-M", "dont", to];
+            let cut = ["-n", "-c", "10", "-i", "0.05", "-w", "10", "-s", "3000", "-M", "dont", to];
             let text = lab.exec(from, "ping", &cut).text;
-            assert_eq!(lab::pinged(&text), (10, 10), "hook {hook}, {from} to {to}: {text}");
+            assert_eq!(lab::in_a_row(&text, 10), 10, "hook {hook}, {from} to {to}: {text}");
         }
         for (from, to) in [("vm1", "8.8.8.8"), ("vm3", "8.8.8.8"), ("vm3", "10.0.0.4")] {
             let told = ["-n", "-c", "2", "-i", "0.1", "-W", "1", "-s", "1450", "-M", "do", to];
@@ -281,9 +280,9 @@ fn what_never_gets_its_first_fragment_is_dropped_and_counted_and_delays_nobody()
         });
         // The others get through meanwhile, and so does what VM 2 sends in order.
         for vm in ["vm2", "vm3"] {
-            let large = ["-n", "-q", "-c", "10", "-i", "0.05", "-W", "1", "-s", "4000", "8.8.8.8"];
+            let large = ["-n", "-c", "10", "-i", "0.05", "-w", "10", "-s", "4000", "8.8.8.8"];
             let text = lab.exec(vm, "ping", &large).text;
-            assert_eq!(lab::pinged(&text), (10, 10), "hook {hook}, {vm}: {text}");
+            assert_eq!(lab::in_a_row(&text, 10), 10, "hook {hook}, {vm}: {text}");
         }
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {

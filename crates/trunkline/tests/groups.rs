@@ -56,13 +56,8 @@ fn dropped(lab: &Lab, node: &str, port: &str, reason: &str) -> u64 {
 
 /// How many of three pings are answered.
 fn answered(lab: &Lab, from: &str, to: &str) -> u32 {
-    let said = lab.exec(from, "ping", &["-n", "-i", "0.05", "-W", "0.5", "-c", "3", to]);
+    let said = lab.exec(from, "ping", &["-n", "-i", "0.2", "-W", "0.5", "-c", "3", to]);
     pinged(&said.text).1
-}
-
-/// Whether a TCP connection comes about.
-fn connects(lab: &Lab, from: &str, to: &str, port: &str) -> bool {
-    lab.exec(from, "timeout", &["3", "busybox", "nc", "-w", "2", to, port]).ok
 }
 
 #[test]
@@ -217,45 +212,6 @@ fn a_download_ends_with_its_rule_and_one_of_another_rule_goes_on() {
     let [_, mut second] = clients;
     assert!(second.wait_within(Duration::from_secs(30)).ok);
     drop(servers);
-}
-
-#[test]
-fn two_tenants_in_one_flat_segment_reach_each_other_only_where_that_is_allowed() {
-    for (hook, flags) in HOOKS {
-        eprintln!("hook {hook}");
-        let flat = [&["--network-manager", "flatdhcp"][..], flags].concat();
-        let lab = Lab::up(&flat);
-        let nobody = |text: &str| text.replace("rules = [{}]\n", "");
-        for node in ["left", "right"] {
-            reload(&lab, node, nobody);
-        }
-        let address = ["10.0.0.3", "10.0.0.4", "10.0.0.8", "10.0.0.6", "10.0.0.7", "10.0.0.9"];
-        for to in [1, 2, 3, 4, 5] {
-            assert_eq!(answered(&lab, "vm1", address[to]), 3, "{hook}: {}", address[to]);
-        }
-        for node in ["left", "right"] {
-            let set = "allow_same_net_traffic = false\n";
-            reload(&lab, node, |text| format!("{set}{text}"));
-        }
-        for to in [1, 2, 3, 4, 5] {
-            assert_eq!(answered(&lab, "vm1", address[to]), 0, "{hook}: {}", address[to]);
-        }
-        let rule = "name = \"default\"\nrules = [{ protocol = \"icmp\", group = \"default\" }]\n";
-        for node in ["left", "right"] {
-            // The other node's VMs are members by their addresses.
-            let others = if node == "left" { &address[3..] } else { &address[..3] };
-            reload(&lab, node, |text| {
-                text.replace("name = \"default\"\n", &format!("{rule}members = {others:?}\n"))
-            });
-        }
-        for to in [1, 2, 3, 4, 5] {
-            assert_eq!(answered(&lab, "vm1", address[to]), 3, "{hook}: {}", address[to]);
-        }
-        assert!(!connects(&lab, "vm1", "10.0.0.4", "22"), "{hook}");
-        let groups = lab.ctl("left", &["groups"]);
-        assert!(groups[0]["refused"].as_u64().unwrap() > 0, "{hook}: {groups}");
-        assert_eq!(groups[0]["members"].as_array().unwrap().len(), 6, "{hook}: {groups}");
-    }
 }
 
 #[test]

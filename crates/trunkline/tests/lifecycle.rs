@@ -5,7 +5,7 @@ mod lab;
 
 use std::time::{Duration, Instant};
 
-use lab::{HOOKS, Lab, pinged};
+use lab::{HOOKS, Lab, in_a_row, pinged};
 use nix::sys::signal::Signal;
 
 fn config(node: &str) -> String {
@@ -37,8 +37,7 @@ fn a_vif_comes_and_goes_by_reload_while_others_talk() {
             lab.start("vm2", "iperf3", &["-J", "-c", "10.0.0.7", "-t", "7", "-b", "50M"]);
         let paced = ["-J", "-u", "-b", "20M", "-c", "10.0.0.6", "-p", "5202", "-t", "7"];
         let mut paced = lab.start("vm1", "iperf3", &paced);
-        let ping = ["-n", "-i", "0.01", "-c", "600", "-W", "1", "10.0.0.4"];
-        let mut ping = lab.start("vm1", "ping", &ping);
+        let mut ping = lab.start_pings("vm1", "10.0.0.4", 600, 10);
         std::thread::sleep(Duration::from_secs(1));
 
         let whole = std::fs::read_to_string(config("left")).unwrap();
@@ -63,7 +62,7 @@ fn a_vif_comes_and_goes_by_reload_while_others_talk() {
             assert!(running.is_running(), "hook {hook}: the changes took longer than the traffic");
         }
         let text = ping.wait().text;
-        assert_eq!(pinged(&text), (600, 600), "hook {hook}: {text}");
+        assert_eq!(in_a_row(&text, 600), 600, "hook {hook}: {text}");
         let text = paced.wait().text;
         let report: serde_json::Value = serde_json::from_str(&text).unwrap();
         let sum = &report["end"]["sum"];

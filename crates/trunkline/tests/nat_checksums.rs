@@ -42,9 +42,9 @@ fn talk_by_every_way(lab: &Lab, first_port: u16) {
         talk(from, own, to, ROUNDS);
         let (count, address) = (ROUNDS.to_string(), Ipv4Addr::from(*address).to_string());
         // An odd number of bytes.
-        let words = ["-n", "-i", "0.01", "-W", "1", "-s", "57", "-c", &count, &address];
+        let words = ["-n", "-i", "0.01", "-w", "10", "-s", "57", "-c", &count, &address];
         let text = lab.run(from, "ping", &words);
-        assert_eq!(lab::pinged(&text), (ROUNDS as u32, ROUNDS as u32), "{from} {address}");
+        assert_eq!(lab::in_a_row(&text, ROUNDS as u32), ROUNDS as u32, "{from} {address}");
     }
 }
 

@@ -128,8 +128,8 @@ fn a_network_with_a_host_has_its_gateway_there_alone() {
     let beside = lab.capture("switch", "right-eth1", filter);
     // One station answers for the gateway, the left node over the trunk; nobody for the old one.
     let answers = lab.capture("vm5", "eth0", "arp[6:2] = 2");
-    lab.run("vm5", "arping", &["-c", "2", "-I", "eth0", "10.0.0.1"]);
-    lab.exec("vm5", "arping", &["-c", "1", "-w", "1", "-I", "eth0", "10.0.0.5"]);
+    lab.run("vm5", "busybox", &["arping", "-c", "2", "-I", "eth0", "10.0.0.1"]);
+    lab.exec("vm5", "busybox", &["arping", "-c", "1", "-w", "1", "-I", "eth0", "10.0.0.5"]);
     let answers = answers.stop();
     let by_left = count(&answers, &[&format!("10.0.0.1 is-at {}", mac(&lab, "left", "eth0"))]);
     assert!(by_left >= 2 && by_left == answers.len(), "{answers:?}");
@@ -155,7 +155,7 @@ fn a_network_with_a_host_has_its_gateway_there_alone() {
     for (one, other) in [("91.207.15.105", "8.8.8.8"), ("91.208.23.15", "8.8.8.8")] {
         let asked = count(&out, &[&format!("{one} > {other}"), "echo request"]);
         let answered = count(&out, &[&format!("{other} > {one}"), "echo reply"]);
-        assert_eq!((asked, answered), (20, 20), "{one}");
+        assert!(asked == answered && asked >= 20, "{one}: {asked} {answered}");
     }
     let claims = "91.208.23.15 is-at";
     assert!(count(&out, &[&format!("{claims} {left}")]) > 0);

@@ -9,7 +9,7 @@ mod lab;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lab::{HOOKS, Lab, Running, ended, pinged};
+use lab::{HOOKS, Lab, Running, ended, in_a_row};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -210,9 +210,8 @@ fn without_a_daemon_nobody_forgets_the_node_and_what_is_open_goes_on() {
         for (from, to) in ways {
             lab.pings(from, to);
         }
-        let count = (seconds * 10).to_string();
-        let words = |to| ["-n", "-i", "0.1", "-W", "2", "-c", &count, to];
-        let mut pings = ways.map(|(from, to)| lab.start(from, "ping", &words(to)));
+        let count = seconds as u32 * 10;
+        let mut pings = ways.map(|(from, to)| lab.start_pings(from, to, count, 100));
         let streams = [("vm2", "inet", "8.8.8.8"), ("inet", "vm1", "91.208.23.11")]
             .map(|(from, to, address)| Streams::start(&lab, from, to, address));
         std::thread::sleep(Duration::from_secs(2));
@@ -228,8 +227,7 @@ fn without_a_daemon_nobody_forgets_the_node_and_what_is_open_goes_on() {
         }
         for (ping, (from, to)) in pings.iter_mut().zip(ways) {
             let text = ping.wait_within(LONG).text;
-            let (sent, answered) = pinged(&text);
-            assert_eq!(sent, answered, "hook {hook}, {from} → {to}: {text}");
+            assert_eq!(in_a_row(&text, count), count, "hook {hook}, {from} → {to}: {text}");
         }
         for (streams, what) in streams.into_iter().zip(["through SNAT", "by a float"]) {
             streams.went_on(seconds - 4, &format!("hook {hook}, {what}"));
@@ -253,8 +251,7 @@ fn a_daemon_that_ended_half_way_leaves_nothing_torn() {
     let faults = [("claimed", 2, 0), ("half", 1, 1), ("path", 1, 1), ("reload", 0, 0)];
     for (fault, unfinished, halves) in faults {
         lab.pings("vm2", "8.8.8.8");
-        let words = ["-n", "-i", "0.05", "-W", "2", "-c", "100", "8.8.8.8"];
-        let mut open = lab.start("vm2", "ping", &words);
+        let mut open = lab.start_pings("vm2", "8.8.8.8", 100, 50);
         std::thread::sleep(Duration::from_millis(500));
         lab.end("left", Signal::SIGTERM);
         let pid = lab.restart_to_end_at("left", fault);
@@ -278,7 +275,7 @@ fn a_daemon_that_ended_half_way_leaves_nothing_torn() {
         assert!(last.unwrap().contains(&found), "{fault}: {last:?}");
         lab.pings("vm1", "8.8.8.8");
         let text = open.wait().text;
-        assert_eq!(pinged(&text), (100, 100), "{fault}: {text}");
+        assert_eq!(in_a_row(&text, 100), 100, "{fault}: {text}");
     }
     assert!(!lab.log("left").contains("ERROR"), "{}", lab.log("left"));
 }
@@ -288,8 +285,7 @@ fn a_table_of_another_size_is_copied_and_its_connections_go_on() {
     let lab = Lab::up(&["--connections", "20000"]);
     lab.pings("vm2", "8.8.8.8");
     let streams = Streams::start(&lab, "vm2", "inet", "8.8.8.8");
-    let words = ["-n", "-i", "0.05", "-W", "2", "-c", "120", "8.8.8.8"];
-    let mut open = lab.start("vm2", "ping", &words);
+    let mut open = lab.start_pings("vm2", "8.8.8.8", 120, 50);
     std::thread::sleep(Duration::from_millis(1500));
     lab.end("left", Signal::SIGKILL);
     // Flags come before the file: the lab's go, and the file has half as many.
@@ -307,6 +303,6 @@ fn a_table_of_another_size_is_copied_and_its_connections_go_on() {
     let copied = log.lines().find(|line| line.contains("connections go on")).unwrap();
     assert!(copied.contains("crowded=0"), "{copied}");
     let text = open.wait().text;
-    assert_eq!(pinged(&text), (120, 120), "{text}");
+    assert_eq!(in_a_row(&text, 120), 120, "{text}");
     streams.went_on(6, "into another table");
 }

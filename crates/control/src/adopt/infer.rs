@@ -214,6 +214,7 @@ impl Adopted {
                 allowed: Vec::new(),
                 dhcp_server: false,
                 napi: false,
+                quota: None,
                 hostname: vm.name.as_deref().and_then(host_name_of),
                 instance: None,
                 connections: None,

@@ -13,7 +13,8 @@ pub fn told_by_dhcp(model: &Model, vif: &model::Vif) -> Option<Vif> {
 }
 
 /// What the VM behind a vif is told, whoever tells it; none where there is nothing to tell.
-pub(crate) fn vif_of_dhcp(model: &Model, vif: &model::Vif) -> Option<Vif> {
+#[must_use]
+pub fn vif_of_dhcp(model: &Model, vif: &model::Vif) -> Option<Vif> {
     let network = model.networks.get(vif.network)?;
     let said = &network.dhcp;
     // The server is known by the gateway's address, be the gateway elsewhere: what a VM sends there

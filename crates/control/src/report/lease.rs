@@ -15,12 +15,12 @@ pub struct Lease {
     pub mac: String,
     /// Its addresses; the first is offered.
     pub addresses: Vec<String>,
-    /// Its name; `None` unless trunkline answers.
+    /// The name it is told; `None` where neither trunkline nor its dnsmasq answers.
     pub hostname: Option<String>,
-    /// The default router it is told.
+    /// The default router it is told, likewise.
     pub router: Option<String>,
-    /// What was said since the start of the daemon.
-    pub said: Said,
+    /// What was said since the start of the daemon; `None` where another than trunkline answers.
+    pub said: Option<Said>,
     /// What was said last.
     pub last: Option<String>,
     /// Seconds ago.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use wire::MacAddr;
 
+use super::quota::quota;
 use super::{Draft, host_name, limits};
 use crate::config::{ConfigError, Entry, VifEntry};
 use crate::keys::nearest;
@@ -34,6 +35,7 @@ impl Draft<'_> {
             self.address(*address, network).map_err(|message| at("addresses", message))?;
         }
         let groups = self.groups_of(value).map_err(|(key, message)| at(&key, message))?;
+        let quota = quota(value.quota.unwrap_or_default()).map_err(|m| at("quota", m))?;
         let host_name = value.hostname.as_deref().map(host_name).transpose();
         let vif = Vif {
             name: value.name.clone(),
@@ -43,6 +45,7 @@ impl Draft<'_> {
             groups,
             // What else it may send from is read when all vifs are known.
             allowed: Vec::new(),
+            quota,
             dhcp_server: value.dhcp_server,
             napi: value.napi,
             host_name: host_name.map_err(|message| at("hostname", message))?,

@@ -65,6 +65,16 @@ pub fn run(command: &str) -> String {
     text(out)
 }
 
+/// How many of the first `count` pings were answered before one is missing, or came twice. With a
+/// deadline (`-w`) ping asks on until so many answers came as it was told to wait for.
+pub fn in_a_row(said: &str, count: u32) -> u32 {
+    let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
+    let answers = said.lines().filter(|line| line.contains("bytes from"));
+    let mut numbers: Vec<u32> = answers.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().zip(1..=count).take_while(|(number, due)| number == due).count() as u32
+}
+
 /// Whether `command` prints `text`.
 pub fn prints(command: &str, text: &str) -> bool {
     let output = try_run(command);
@@ -197,6 +207,7 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         queues: 0,
         punt_rate: 0,
         punt_burst: 0,
+        quota: kernel::Quota::default(),
     }
 }
 

@@ -214,21 +214,25 @@ impl Lab {
         std::fs::read_to_string(format!("/run/trunkline-lab/{node}.log")).unwrap()
     }
 
-    /// Pings a hundred times a second; returns (sent, answered).
-    pub(crate) fn ping(&self, from: &str, to: &str, count: u32) -> (u32, u32) {
-        pinged(&self.start_pings(from, to, count).wait().text)
+    /// Pings a hundred times a second; how many are answered [`in_a_row`].
+    pub(crate) fn ping(&self, from: &str, to: &str, count: u32) -> u32 {
+        in_a_row(&self.start_pings(from, to, count, 10).wait().text, count)
     }
 
-    /// Starts to ping a hundred times a second.
-    pub(crate) fn start_pings(&self, from: &str, to: &str, count: u32) -> Running {
-        let count = count.to_string();
-        self.start(from, "ping", &["-n", "-i", "0.01", "-W", "1", "-c", &count, to])
+    /// Starts to ping every so many milliseconds; see [`in_a_row`].
+    ///
+    /// Without a deadline ping waits for the last answers no longer than twice as long as it had to
+    /// for any other, and a busy machine may take longer. With one it asks on until so many came.
+    pub(crate) fn start_pings(&self, from: &str, to: &str, count: u32, every: u32) -> Running {
+        let deadline = (10 + count * every / 1000).to_string();
+        let (count, every) = (count.to_string(), (f64::from(every) / 1000.0).to_string());
+        self.start(from, "ping", &["-n", "-i", &every, "-w", &deadline, "-c", &count, to])
     }
 
     /// Twenty pings, which must all be answered; the very first may wait for ARP.
     pub(crate) fn pings(&self, from: &str, to: &str) {
-        let said = self.exec(from, "ping", &["-n", "-i", "0.005", "-W", "1", "-c", "20", to]);
-        assert_eq!(pinged(&said.text), (20, 20), "{from} → {to}");
+        let text = self.start_pings(from, to, 20, 5).wait().text;
+        assert_eq!(in_a_row(&text, 20), 20, "{from} → {to}: {text}");
     }
 }
 
@@ -262,6 +266,17 @@ pub(crate) fn pinged(text: &str) -> (u32, u32) {
     let numbers: Vec<u32> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
     assert!(numbers.len() >= 2, "no summary in: {text}");
     (numbers[0], numbers[1])
+}
+
+/// How many of the first `count` pings were answered before one is missing, or came twice.
+pub(crate) fn in_a_row(text: &str, count: u32) -> u32 {
+    let first = if text.contains("icmp_seq=") { 1 } else { 0 }; // busybox counts from 0
+    let answers = text.lines().filter(|line| line.contains("bytes from"));
+    let number = |line: &str| line.split_once("seq=")?.1.split(' ').next()?.parse().ok();
+    let mut numbers: Vec<u32> = answers.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().zip(first..first + count).take_while(|(number, due)| number == due).count()
+        as u32
 }
 
 /// A program that runs; ended when it goes out of scope.
