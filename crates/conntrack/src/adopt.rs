@@ -49,7 +49,7 @@ impl Table {
         for index in 0..self.len() {
             let Some(flow) = self.at(index) else { continue };
             if !flow.is_reply() {
-                self.counts.enter(flow.key(), u32::MAX);
+                self.counts.has_entered(flow.key());
             }
             adopted.misplaced += u32::from(!self.is_at_home(&flow));
             if self.other_half(&flow).is_some() {

@@ -149,7 +149,7 @@ impl Table {
         old.give_up(old_count);
         if !flow.is_reply() {
             self.counts.leave(flow.key());
-            self.counts.enter(key, u32::MAX);
+            self.counts.has_entered(key);
         }
         self.at(claim.index).filter(|moved| moved.key() == key)
     }

@@ -4,11 +4,10 @@
 //! an established connection never goes, and everything else only after it has been idle as long
 //! as its class says: what is over first, what may never have begun next.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::flow::Flow;
-use crate::key::FlowKey;
-use crate::layout::{FIN, HOME, NUMBER_MASK, OUTLIVED, RST, SEEN};
+use crate::layout::{FIN, HOME, OUTLIVED, RST, SEEN};
 use crate::table::Table;
 
 const TCP: u8 = 6;
@@ -53,61 +52,10 @@ pub(crate) fn class(original: &Flow, reply: &Flow, idle: u32) -> Option<Class> {
     }
 }
 
-/// Connections by the port their first packet came by, and how many had to go.
-///
-/// Kept by this process, not in the shared memory: a successor counts anew when it adopts.
-pub(crate) struct Counts {
-    opened: Box<[AtomicU32]>,
-    evicted: AtomicU64,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        let ports = NUMBER_MASK as usize + 1;
-        Self { opened: (0..ports).map(|_| AtomicU32::new(0)).collect(), evicted: AtomicU64::new(0) }
-    }
-}
-
-impl Counts {
-    fn of(&self, key: FlowKey) -> &AtomicU32 {
-        // Twelve bits: there is a counter for every number.
-        &self.opened[usize::from(key.ingress())]
-    }
-
-    /// One more, unless there are `quota` already.
-    pub(crate) fn enter(&self, key: FlowKey, quota: u32) -> bool {
-        let before = self.of(key).fetch_add(1, Relaxed);
-        if before >= quota {
-            self.leave(key);
-        }
-        before < quota
-    }
-
-    /// Back to none.
-    pub(crate) fn begin(&self) {
-        self.opened.iter().for_each(|count| count.store(0, Relaxed));
-    }
-
-    /// One less.
-    pub(crate) fn leave(&self, key: FlowKey) {
-        self.of(key).fetch_sub(1, Relaxed);
-    }
-}
-
 impl Table {
-    /// Connections whose first packet came by this port.
-    pub fn connections_of(&self, ingress: u16) -> u32 {
-        self.counts.opened.get(usize::from(ingress)).map_or(0, |count| count.load(Relaxed))
-    }
-
-    /// Connections in all.
-    pub fn connections(&self) -> u64 {
-        self.counts.opened.iter().map(|count| u64::from(count.load(Relaxed))).sum()
-    }
-
     /// Connections that had to go for new ones since this table was made.
     pub fn evicted(&self) -> u64 {
-        self.counts.evicted.load(Relaxed)
+        self.evicted.load(Relaxed)
     }
 
     /// Ends the connection in these homes that may go soonest; false if none may.
@@ -126,7 +74,7 @@ impl Table {
             .min_by_key(|(class, idle, _)| (*class, *idle));
         let gone = victim.is_some_and(|(_, _, original)| self.remove(&original));
         if gone {
-            self.counts.evicted.fetch_add(1, Relaxed);
+            self.evicted.fetch_add(1, Relaxed);
         }
         gone
     }
@@ -135,6 +83,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::FlowKey;
     use crate::{InstallError, Installed, NewLine, Rewrite};
 
     const NOW: u32 = 10_000;
@@ -212,33 +161,5 @@ mod tests {
         open(&table, 17, 3, NOW + 100).unwrap();
         let there = |key: FlowKey| table.find(key, table.hash(key)).is_some();
         assert_eq!((there(key(TCP, 1)), there(key(TCP, 2))), (true, false));
-    }
-
-    #[test]
-    fn a_port_has_as_many_connections_as_it_may_and_gets_them_back() {
-        let table = Table::in_memory(1 << 10, 1);
-        let try_open = |sport: u16| {
-            let key = key(17, sport);
-            table.install_within(&line(key), &line(key.reversed(2, 0)), 1, NOW, 10)
-        };
-        let opened: Vec<_> = (1..=10).map(|sport| try_open(sport).unwrap()).collect();
-        assert!(matches!(try_open(11), Err(InstallError::Quota)));
-        assert!(matches!(try_open(3), Ok(Installed::Existing(_))), "that one is open");
-        assert_eq!((table.connections_of(7), table.connections_of(2)), (10, 0));
-        let Installed::New { reply, .. } = opened[0] else { panic!("{:?}", opened[0]) };
-        assert!(table.remove(&reply));
-        assert_eq!(table.connections_of(7), 9);
-        assert!(try_open(11).is_ok());
-        assert_eq!(table.occupancy().live, 20);
-    }
-
-    #[test]
-    fn a_successor_counts_what_it_adopts() {
-        let table = Table::in_memory(64, 1);
-        open(&table, 17, 1, NOW).unwrap();
-        open(&table, 17, 2, NOW).unwrap();
-        table.counts.of(key(17, 1)).store(0, Relaxed);
-        table.adopt();
-        assert_eq!(table.connections_of(7), 2);
     }
 }

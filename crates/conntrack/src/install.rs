@@ -17,6 +17,7 @@
 //! the same two (both ends start at the same instant) do not wait for each other. Publishing
 //! has its own order: the reply's line first, so that no answer finds its line missing.
 
+use crate::counts::{Exceeded, Quota};
 use crate::fault;
 use crate::flow::{Flow, Rewrite};
 use crate::key::FlowKey;
@@ -59,6 +60,8 @@ pub enum InstallError {
     Full,
     /// The original's ingress port has as many connections as it may.
     Quota,
+    /// It has as many as it may to the endpoint that is asked.
+    EndpointQuota,
     /// The reply's key is another connection's, whose flow this is. With SNAT: try another port.
     ReplyTaken(Flow),
     /// The reply's key equals the original's (a VM that talks to its own floating address with
@@ -74,6 +77,9 @@ impl std::fmt::Display for InstallError {
         match self {
             InstallError::Full => write!(f, "no free line in the key's homes"),
             InstallError::Quota => write!(f, "the port has as many connections as it may"),
+            InstallError::EndpointQuota => {
+                write!(f, "the port has as many connections to this endpoint as it may")
+            }
             InstallError::ReplyTaken(flow) => {
                 write!(f, "the reply's key is in line {}", flow.index)
             }
@@ -133,17 +139,17 @@ impl Table {
         stamp: u32,
         now: u32,
     ) -> Result<Installed, InstallError> {
-        self.install_within(original, reply, stamp, now, u32::MAX)
+        self.install_within(original, reply, stamp, now, Quota::NONE)
     }
 
-    /// The same for a port that may have `quota` connections at most.
+    /// The same for a port that may have so many connections at most.
     pub fn install_within(
         &self,
         original: &NewLine,
         reply: &NewLine,
         stamp: u32,
         now: u32,
-        quota: u32,
+        quota: Quota,
     ) -> Result<Installed, InstallError> {
         if original.key == reply.key {
             return Err(InstallError::ReplyIsOriginal);
@@ -156,10 +162,13 @@ impl Table {
         let (mine, other) = if in_order { (first, second) } else { (second, first) };
         match (mine, other) {
             (Ok(Taken::ByMe(mine)), Ok(Taken::ByMe(other))) => {
-                if !self.counts.enter(original.key, quota) {
+                if let Err(exceeded) = self.counts.enter(original.key, quota) {
                     self.roll_back(Ok(Taken::ByMe(mine)));
                     self.roll_back(Ok(Taken::ByMe(other)));
-                    return Err(InstallError::Quota);
+                    return Err(match exceeded {
+                        Exceeded::All => InstallError::Quota,
+                        Exceeded::Each => InstallError::EndpointQuota,
+                    });
                 }
                 Ok(self.open(original, mine, reply, other, stamp, now))
             }

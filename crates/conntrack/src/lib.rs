@@ -38,6 +38,7 @@
 
 mod adopt;
 mod change;
+mod counts;
 mod evict;
 pub mod fault;
 mod flow;
@@ -55,6 +56,7 @@ mod table;
 
 pub use adopt::{Adopted, Occupancy};
 pub use change::{Mark, Revoked};
+pub use counts::Quota;
 pub use flow::{Flow, Rewrite};
 pub use fragments::{Contradiction, FRAGMENT_LIFE_MS, Fragments};
 pub use install::{InstallError, Installed, NewLine};

@@ -1,6 +1,8 @@
 //! The table: an array of lines, and what every packet asks of it.
 
-use crate::evict::Counts;
+use std::sync::atomic::AtomicU64;
+
+use crate::counts::Counts;
 use crate::flow::Flow;
 use crate::key::FlowKey;
 use crate::layout::{self, HOME, NEVER_TAKEN, SEEN};
@@ -15,6 +17,8 @@ const MOST_LINES: usize = 1 << 30;
 pub struct Table {
     pub(crate) lines: Lines,
     pub(crate) counts: Counts,
+    /// Connections that had to go for new ones.
+    pub(crate) evicted: AtomicU64,
     pub(crate) hash_key: u64,
 }
 
@@ -39,7 +43,7 @@ impl Table {
     fn over(lines: Lines, hash_key: u64) -> Table {
         let count = lines.len();
         assert!(count.is_power_of_two() && (HOME..=MOST_LINES).contains(&count));
-        Table { lines, counts: Counts::default(), hash_key }
+        Table { lines, counts: Counts::new(hash_key), evicted: AtomicU64::new(0), hash_key }
     }
 
     /// How many lines a table for that many connections has.

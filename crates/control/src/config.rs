@@ -202,6 +202,18 @@ pub struct VifEntry {
     pub hostname: Option<String>,
     /// The VM it is of; its first vif has the default router with `use_single_default_gateway`.
     pub instance: Option<String>,
+    /// Connections it may have open; else `vif_connections`.
+    pub connections: Option<u32>,
+    /// New connections per second; else `vif_connection_rate`.
+    pub connection_rate: Option<u32>,
+    /// Frames per second that go to all of its network; else `vif_flood_rate`.
+    pub flood_rate: Option<u32>,
+    /// Ports of the shared address towards one endpoint; else `vif_snat_ports`.
+    pub snat_ports: Option<u32>,
+    /// MACs that are learned behind it; else `vif_macs`.
+    pub macs: Option<u32>,
+    /// Packets per second that it may send to the workers; else `punt_rate`.
+    pub punt_rate: Option<u32>,
 }
 
 /// The `quota` of a `[[vif]]`, with the names of nova's flavors and libvirt's units: averages and

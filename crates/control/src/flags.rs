@@ -165,7 +165,7 @@ pub struct Flags {
     /// Connections the table has room for [default: 250000]
     #[arg(long, value_name = "N")]
     pub connections: Option<u32>,
-    /// Packets per second that one port may send to the workers [default: 100000]
+    /// Packets per second that one port may send to the workers [default: 100000, a vif 20000]
     #[arg(long, value_name = "PACKETS")]
     pub punt_rate: Option<u32>,
     /// Packets that one port may send to the workers at once [default: 4096]
@@ -192,6 +192,15 @@ pub struct Flags {
     /// New connections per second that one vif may open [default: as many as it can]
     #[arg(long, value_name = "N")]
     pub vif_connection_rate: Option<u32>,
+    /// Frames per second of one vif that go to all of its network [default: 1000]
+    #[arg(long, value_name = "FRAMES")]
+    pub vif_flood_rate: Option<u32>,
+    /// Ports of the shared address that one vif may use towards one endpoint [default: half]
+    #[arg(long, value_name = "N")]
+    pub vif_snat_ports: Option<u32>,
+    /// MACs that are learned behind one vif [default: 256]
+    #[arg(long, value_name = "N")]
+    pub vif_macs: Option<u32>,
 }
 
 impl Flags {
@@ -259,6 +268,9 @@ impl Flags {
             icmp_timeout: flag.icmp_timeout.or(file.icmp_timeout),
             vif_connections: flag.vif_connections.or(file.vif_connections),
             vif_connection_rate: flag.vif_connection_rate.or(file.vif_connection_rate),
+            vif_flood_rate: flag.vif_flood_rate.or(file.vif_flood_rate),
+            vif_snat_ports: flag.vif_snat_ports.or(file.vif_snat_ports),
+            vif_macs: flag.vif_macs.or(file.vif_macs),
         }
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Workers say what they see, this decides what is believed, and the snapshot carries it back to
 //! them. A Linux bridge believes the last frame; so does this, but for stations configuration
-//! tells, and within a limit per segment, so that no guest fills the table of its neighbours.
+//! tells, and within a limit per segment, and one per port, so that no guest fills the table of its
+//! neighbours.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use tables::{Fdb, FdbEntry, PortId, SegmentId};
 use wire::MacAddr;
@@ -34,6 +36,17 @@ pub enum Change {
     Moved,
     /// The segment knows as many stations as it may.
     Full,
+    /// As many are behind this port as may be.
+    PortFull,
+}
+
+/// How many stations may be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// In the station's segment.
+    pub segment: u32,
+    /// Behind the port it spoke on.
+    pub port: u32,
 }
 
 /// All stations of the node.
@@ -41,29 +54,46 @@ pub enum Change {
 pub struct Stations {
     known: HashMap<Station, Known>,
     learned: HashMap<SegmentId, u32>,
+    behind: HashMap<PortId, u32>,
 }
 
 impl Stations {
-    /// A station spoke. `limit` is how many its segment may learn.
-    pub fn see(&mut self, station: Station, port: PortId, now: u32, limit: u32) -> Change {
+    /// A station spoke, where there is so much room for it.
+    pub fn see(&mut self, station: Station, port: PortId, now: u32, room: Room) -> Change {
+        let is_full = self.learned_behind(port) >= room.port;
         if let Some(known) = self.known.get_mut(&station) {
             if known.fixed {
                 return Change::None;
             }
+            if known.port != port && is_full {
+                return Change::PortFull;
+            }
             known.seen = now;
-            if known.port == port {
+            let before = std::mem::replace(&mut known.port, port);
+            if before == port {
                 return Change::None;
             }
-            known.port = port;
+            less(&mut self.behind, before);
+            *self.behind.entry(port).or_default() += 1;
             return Change::Moved;
         }
+        if is_full {
+            return Change::PortFull;
+        }
         let learned = self.learned.entry(station.0).or_default();
-        if *learned >= limit {
+        if *learned >= room.segment {
             return Change::Full;
         }
         *learned += 1;
+        *self.behind.entry(port).or_default() += 1;
         self.known.insert(station, Known { port, fixed: false, seen: now });
         Change::Added
+    }
+
+    /// How many stations were learned behind a port.
+    #[must_use]
+    pub fn learned_behind(&self, port: PortId) -> u32 {
+        self.behind.get(&port).copied().unwrap_or_default()
     }
 
     /// Puts in force what configuration tells; returns the stations whose way changed by it.
@@ -75,7 +105,7 @@ impl Stations {
             match self.known.insert(*station, entry) {
                 Some(before) => {
                     if !before.fixed {
-                        self.unlearn(station.0);
+                        self.unlearn(station.0, before.port);
                     }
                     if before.port != *port {
                         changed.push(*station);
@@ -101,17 +131,16 @@ impl Stations {
         let forgotten: Vec<Station> =
             self.known.iter().filter(|(at, known)| gone(at, known)).map(|(at, _)| *at).collect();
         for station in &forgotten {
-            if self.known.remove(station).is_some_and(|known| !known.fixed) {
-                self.unlearn(station.0);
+            if let Some(known) = self.known.remove(station).filter(|known| !known.fixed) {
+                self.unlearn(station.0, known.port);
             }
         }
         forgotten
     }
 
-    fn unlearn(&mut self, segment: SegmentId) {
-        if let Some(learned) = self.learned.get_mut(&segment) {
-            *learned = learned.saturating_sub(1);
-        }
+    fn unlearn(&mut self, segment: SegmentId, port: PortId) {
+        less(&mut self.learned, segment);
+        less(&mut self.behind, port);
     }
 
     /// What workers look up.
@@ -148,6 +177,16 @@ impl Stations {
     }
 }
 
+/// One less; what comes to nothing is forgotten.
+fn less<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,12 +201,37 @@ mod tests {
         PortId::new(number).unwrap()
     }
 
+    /// Room in the segment, and any behind a port.
+    fn segment(room: u32) -> Room {
+        Room { segment: room, port: u32::MAX }
+    }
+
+    #[test]
+    fn behind_one_port_so_many_are_learned_and_others_find_their_segment_open() {
+        let mut stations = Stations::default();
+        let room = Room { segment: 9, port: 2 };
+        for last in 1..=2 {
+            assert_eq!(stations.see(station(1, last), port(1), 0, room), Change::Added);
+        }
+        assert_eq!(stations.see(station(1, 3), port(1), 0, room), Change::PortFull);
+        assert_eq!(stations.see(station(2, 3), port(1), 0, room), Change::PortFull);
+        assert_eq!(stations.see(station(1, 2), port(1), 1, room), Change::None);
+        assert_eq!(stations.see(station(1, 3), port(2), 0, room), Change::Added);
+        // Nor does it take a station from another port that way.
+        assert_eq!(stations.see(station(1, 3), port(1), 0, room), Change::PortFull);
+        assert_eq!(stations.see(station(1, 1), port(2), 1, room), Change::Moved);
+        assert_eq!((stations.learned_behind(port(1)), stations.learned_behind(port(2))), (1, 2));
+        assert_eq!(stations.see(station(1, 4), port(1), 1, room), Change::Added);
+        stations.forget_learned(|_, at| at == port(1));
+        assert_eq!((stations.learned_behind(port(1)), stations.learned_behind(port(2))), (0, 2));
+    }
+
     #[test]
     fn a_station_is_learned_moves_and_ages() {
         let mut stations = Stations::default();
-        assert_eq!(stations.see(station(1, 1), port(1), 100, 9), Change::Added);
-        assert_eq!(stations.see(station(1, 1), port(1), 200, 9), Change::None);
-        assert_eq!(stations.see(station(1, 1), port(2), 201, 9), Change::Moved);
+        assert_eq!(stations.see(station(1, 1), port(1), 100, segment(9)), Change::Added);
+        assert_eq!(stations.see(station(1, 1), port(1), 200, segment(9)), Change::None);
+        assert_eq!(stations.see(station(1, 1), port(2), 201, segment(9)), Change::Moved);
         assert_eq!(stations.fdb().find(SegmentId::new(1).unwrap(), MAC).unwrap().port, port(2));
         assert_eq!(stations.age(500, 300), []);
         assert_eq!(stations.age(501, 300), [station(1, 1)]);
@@ -178,24 +242,27 @@ mod tests {
     fn a_full_segment_learns_no_more_until_something_ages_and_harms_no_other() {
         let mut stations = Stations::default();
         for last in 0..3 {
-            assert_eq!(stations.see(station(1, last), port(1), u32::from(last), 3), Change::Added);
+            assert_eq!(
+                stations.see(station(1, last), port(1), u32::from(last), segment(3)),
+                Change::Added
+            );
         }
-        assert_eq!(stations.see(station(1, 9), port(1), 5, 3), Change::Full);
-        assert_eq!(stations.see(station(2, 9), port(1), 5, 3), Change::Added);
+        assert_eq!(stations.see(station(1, 9), port(1), 5, segment(3)), Change::Full);
+        assert_eq!(stations.see(station(2, 9), port(1), 5, segment(3)), Change::Added);
         assert_eq!(stations.age(300, 300), [station(1, 0)]);
-        assert_eq!(stations.see(station(1, 9), port(1), 301, 3), Change::Added);
+        assert_eq!(stations.see(station(1, 9), port(1), 301, segment(3)), Change::Added);
     }
 
     #[test]
     fn what_configuration_tells_is_neither_moved_nor_aged() {
         let mut stations = Stations::default();
-        stations.see(station(1, 1), port(1), 0, 1);
+        stations.see(station(1, 1), port(1), 0, segment(1));
         let told = HashMap::from([(station(1, 1), port(7))]);
         assert_eq!(stations.tell(&told), [station(1, 1)]);
-        assert_eq!(stations.see(station(1, 1), port(1), 0, 1), Change::None);
+        assert_eq!(stations.see(station(1, 1), port(1), 0, segment(1)), Change::None);
         assert_eq!(stations.age(10_000, 300), []);
         // Its place among the learned is free again.
-        assert_eq!(stations.see(station(1, 2), port(1), 0, 1), Change::Added);
+        assert_eq!(stations.see(station(1, 2), port(1), 0, segment(1)), Change::Added);
         assert_eq!(stations.tell(&told), []);
         assert_eq!(stations.tell(&HashMap::new()), [station(1, 1)]);
     }
@@ -203,8 +270,8 @@ mod tests {
     #[test]
     fn a_port_that_goes_takes_its_learned_stations_with_it() {
         let mut stations = Stations::default();
-        stations.see(station(1, 1), port(1), 0, 9);
-        stations.see(station(1, 2), port(2), 0, 9);
+        stations.see(station(1, 1), port(1), 0, segment(9));
+        stations.see(station(1, 2), port(2), 0, segment(9));
         assert_eq!(stations.forget_learned(|_, at| at == port(1)), [station(1, 1)]);
         assert_eq!(stations.len(), 1);
     }

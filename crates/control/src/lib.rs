@@ -33,6 +33,7 @@ pub mod flags;
 mod keys;
 pub mod learn;
 pub mod left;
+pub mod limits;
 pub mod model;
 pub mod neighbours;
 pub mod netlink;

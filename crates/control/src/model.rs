@@ -14,6 +14,7 @@ use crate::flags::{
     DhcpServer, DropAction, FirewallDriver, Flags, Hook, NetworkKind, PortRange, Provision, Replay,
     XdpMode,
 };
+use crate::limits::VifLimits;
 use crate::rules;
 
 /// The node as it should be.
@@ -277,6 +278,8 @@ pub struct Vif {
     pub instance: Option<String>,
     /// Whether its VM is told a default router by it.
     pub default_router: bool,
+    /// How much it may have of what all share.
+    pub limits: VifLimits,
 }
 
 /// How much a VM may send or be sent.
@@ -385,10 +388,6 @@ pub struct Tuning {
     pub fdb_ageing: Duration,
     /// When silent connections are forgotten.
     pub timeouts: Timeouts,
-    /// Connections that one vif may have open.
-    pub vif_connections: u32,
-    /// New connections per second that one vif may open; `None`: as many as it can.
-    pub vif_connection_rate: Option<u32>,
 }
 
 /// How long a connection may be silent before it is forgotten.
@@ -402,17 +401,6 @@ pub struct Timeouts {
     pub udp: Duration,
     /// ICMP echo.
     pub icmp: Duration,
-}
-
-impl Tuning {
-    /// Microseconds that a new connection of a vif costs with one of so many workers, over which its
-    /// connections are spread; 0 where they are not limited.
-    #[must_use]
-    pub fn opening_cost(&self, workers: usize) -> u32 {
-        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        self.vif_connection_rate
-            .map_or(0, |rate| (1_000_000_u32.saturating_mul(workers) / rate).max(1))
-    }
 }
 
 impl Model {

@@ -147,6 +147,12 @@ pub struct Port {
     pub tx_bytes: u64,
     /// Packets sent up to the workers.
     pub punted: u64,
+    /// Connections whose first packet came by it.
+    #[serde(default)]
+    pub connections: u32,
+    /// MACs that were learned behind it.
+    #[serde(default)]
+    pub macs: u32,
     /// Packets left to the host's stack.
     pub passed: u64,
     /// Packets that the kernel's programs sent on to other ports.

@@ -3,6 +3,7 @@
 mod allowed;
 mod dhcp;
 mod group;
+mod limits;
 mod nat;
 mod network;
 mod policy;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use crate::config::{ConfigError, File};
 use crate::flags::Flags;
+use crate::limits::VifLimits;
 use crate::model::{Model, Network, Nic, Vif};
 
 pub(crate) use self::dhcp::host_name;
@@ -34,6 +36,7 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
     let said = Said { flags, file };
     let node = settings::node(&settings, &said)?;
     let tuning = settings::tuning(&settings, &said)?;
+    let limits = limits::of_all(&settings, &said)?;
     let mut names = Names::default();
     let nics = Nics::of_settings(&settings, &said, &mut names)?;
     let mut draft = Draft {
@@ -44,6 +47,7 @@ pub(crate) fn model(flags: &Flags, file: &File) -> Result<Model, ConfigError> {
         nics,
         networks: Vec::new(),
         vifs: Vec::new(),
+        limits,
     };
     for entry in &file.networks {
         draft.network(entry)?;
@@ -194,4 +198,6 @@ struct Draft<'a> {
     nics: Nics,
     networks: Vec<(Network, usize)>,
     vifs: Vec<(Vif, usize)>,
+    /// Those of a vif that says nothing.
+    limits: VifLimits,
 }

@@ -96,10 +96,11 @@ pub fn ports(ports: &[Port]) -> String {
         "TX BYTES",
         "REPLAYED",
         "PUNTED",
+        "CONNECTIONS",
         "SENDS AS",
         "DROPS",
     ]);
-    align_right(&mut table, &[0, 6, 7, 8, 9, 10, 11]);
+    align_right(&mut table, &[0, 6, 7, 8, 9, 10, 11, 12]);
     for port in ports {
         table.add_row([
             port.number.to_string(),
@@ -114,6 +115,7 @@ pub fn ports(ports: &[Port]) -> String {
             port.tx_bytes.to_string(),
             port.replayed.to_string(),
             port.punted.to_string(),
+            port.connections.to_string(),
             or_dash(Some(port.sends_as.join(",")).filter(|all| !all.is_empty()).as_deref()),
             reasons(&port.drops),
         ]);

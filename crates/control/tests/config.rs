@@ -6,6 +6,7 @@ mod file;
 use std::time::Duration;
 
 use control::flags::{Cores, Flags, Hook, NetworkKind, XdpMode};
+use control::limits::VifLimits;
 use control::model::{Model, StaticPort};
 use file::*;
 
@@ -161,6 +162,38 @@ fn a_node_needs_a_name_and_something_to_do() {
         refused(&format!("workers = 4\ncores = \"1,2\"\n{LEFT}")),
         "left.toml:2: 2 cores for 4 workers: name one for each"
     );
+}
+
+#[test]
+fn a_vif_may_have_other_limits_than_all_and_a_bad_one_is_told_by_its_line() {
+    let own = "mac = \"fa:16:3e:00:00:01\"\nconnections = 9\nconnection_rate = 8\nflood_rate = 4\n\
+               snat_ports = 7\nmacs = 6\npunt_rate = 5";
+    let said = |own: &str| LEFT.replace("mac = \"fa:16:3e:00:00:01\"", own);
+    let load = |own: &str| Model::from_text(&flags(), "left.toml", &said(own));
+    let model = load(own).unwrap();
+    let limits = |at: usize| model.vifs[at].limits;
+    let limited = VifLimits {
+        connections: 9,
+        connection_rate: Some(8),
+        flood_rate: 4,
+        snat_ports: 7,
+        macs: 6,
+        punt_rate: 5,
+    };
+    let others = VifLimits {
+        connections: 65_536,
+        connection_rate: None,
+        flood_rate: 1000,
+        snat_ports: 13_000,
+        macs: 256,
+        punt_rate: 20_000,
+    };
+    assert_eq!((limits(0), limits(1)), (limited, others));
+    for (key, most) in [("connections", 16_000_000), ("snat_ports", 65_536), ("macs", 1_000_000)] {
+        let refused = load(&format!("mac = \"fa:16:3e:00:00:01\"\n{key} = 0")).unwrap_err();
+        let words = format!("{key} is 0: use 1 to {most}");
+        assert!(refused.to_string().ends_with(&words), "{refused}");
+    }
 }
 
 #[test]

@@ -99,7 +99,9 @@ fn a_good_file_means_what_it_says() {
     let timeouts = model.tuning.timeouts;
     let seconds = [timeouts.tcp_established, timeouts.tcp_transitory, timeouts.udp, timeouts.icmp];
     assert_eq!(seconds, [7440, 240, 300, 60].map(Duration::from_secs));
-    assert_eq!((model.tuning.vif_connections, model.tuning.opening_cost(4)), (65_536, 0));
+    let limits = model.vifs[0].limits.compile(4);
+    assert_eq!((limits.connections, limits.opening_cost), (65_536, 0));
+    assert_eq!((limits.shared, limits.macs), (13_000, 256));
     assert_eq!(model.warnings, [""; 0]);
 }
 
@@ -109,15 +111,17 @@ fn every_setting_is_taken_from_the_file() {
         force_snat_range = [\"192.0.2.0/24\", \"198.51.100.0/24\"]\n\
         metadata_host = \"10.99.0.1\"\nsnat_ports = \"30000-39999\"\n\
         send_arp_for_ha = false\ntcp_pickup = false\nvif_connections = 1000\nudp_timeout = 120\n\
-        vif_connection_rate = 2000\n";
+        vif_connection_rate = 2000\nvif_macs = 7\n";
     let model = model(&format!("{settings}{LEFT}"));
     assert!(model.networks.iter().all(|network| network.shared));
     assert_eq!(model.provision, Provision::OnDemand);
     assert_eq!(model.nat.forced.len(), 2);
     assert_eq!(model.nat.exempt[1], "10.99.0.1/32".parse().unwrap());
     assert_eq!(model.nat.ports, PortRange { first: 30_000, last: 39_999 });
-    assert_eq!((model.announcements, model.tuning.vif_connections), (0, 1000));
-    assert_eq!((model.tuning.opening_cost(1), model.tuning.opening_cost(4)), (500, 2000));
+    let limits = model.vifs[0].limits;
+    assert_eq!((model.announcements, limits.connections, limits.macs), (0, 1000, 7));
+    assert_eq!((limits.compile(1).opening_cost, limits.compile(4).opening_cost), (500, 2000));
+    assert_eq!(limits.snat_ports, 5000, "half of what there is");
     assert!(!model.nat.pickup);
     assert_eq!(model.warnings, [""; 0]);
 }

@@ -1,5 +1,5 @@
 //! Frames that wait: for their neighbour to be known, or for the first fragment of their datagram.
-//! A few for each, not more than there is room for, and not for long.
+//! A few for each, of one port half of what there is room for, and not for long.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ const PORTS: usize = 4096;
 /// How much may wait at one worker, and how long.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Frames in all, and their bytes.
+    /// Frames in all, and their bytes; of one port half of either.
     room: usize,
     bytes: usize,
     /// Frames for one thing, and their bytes.
@@ -46,6 +46,15 @@ pub(crate) struct Held<W> {
     pub(crate) ingress: PortId,
     wanted: W,
     since_ms: u64,
+}
+
+/// Why a frame has to go before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excess {
+    /// Others need the room.
+    Full,
+    /// Of its port as many wait as may.
+    Port,
 }
 
 /// All that wait for things of one kind, oldest first.
@@ -90,21 +99,35 @@ impl<W: PartialEq> Hold<W> {
     }
 
     /// Takes out one frame that must make room for the one that came last: the oldest for the same
-    /// thing, or the oldest of the port of which most wait.
-    pub(crate) fn take_excess(&mut self) -> Option<Held<W>> {
-        let last = self.frames.back()?;
-        let mut same = self.frames.iter().enumerate().filter(|(_, it)| it.wanted == last.wanted);
-        let (first, _) = same.clone().next()?;
-        let (count, bytes) = same
-            .by_ref()
-            .fold((0, 0), |(count, bytes), (_, held)| (count + 1, bytes + held.frame.len()));
-        if count > self.limits.each || bytes > self.limits.each_bytes {
-            return self.take(first);
-        }
-        if self.frames.len() > self.limits.room || self.bytes > self.limits.bytes {
-            return self.take(self.oldest_of_most());
-        }
-        None
+    /// thing, the oldest of the same port, or the oldest of the port of which most wait.
+    pub(crate) fn take_excess(&mut self) -> Option<(Held<W>, Excess)> {
+        let (last, limits) = (self.frames.back()?, &self.limits);
+        let (at, why) = if let Some(at) =
+            self.oldest_beyond((limits.each, limits.each_bytes), |it| it.wanted == last.wanted)
+        {
+            (at, Excess::Full)
+        } else if let Some(at) =
+            self.oldest_beyond((limits.room / 2, limits.bytes / 2), |it| it.ingress == last.ingress)
+        {
+            (at, Excess::Port)
+        } else if self.frames.len() > limits.room || self.bytes > limits.bytes {
+            (self.oldest_of_most(), Excess::Full)
+        } else {
+            return None;
+        };
+        Some((self.take(at)?, why))
+    }
+
+    /// Where the oldest of these frames is, if there are more than so many, or of more bytes.
+    fn oldest_beyond(
+        &self,
+        (most, most_bytes): (usize, usize),
+        which: impl Fn(&Held<W>) -> bool,
+    ) -> Option<usize> {
+        let these = || self.frames.iter().filter(|held| which(held));
+        let bytes: usize = these().map(|held| held.frame.len()).sum();
+        let is_beyond = these().count() > most || bytes > most_bytes;
+        if is_beyond { self.frames.iter().position(which) } else { None }
     }
 
     /// Where the oldest frame is of the port of which most wait: who floods costs himself first.
@@ -188,7 +211,7 @@ mod tests {
         assert!(frame.set_range(256, length));
         hold.put(frame, port(ingress), wanted, 0);
         let mut gone = Vec::new();
-        while let Some(held) = hold.take_excess() {
+        while let Some((held, _)) = hold.take_excess() {
             gone.push(held.ingress.get());
             pool.give(held.frame);
         }
@@ -226,8 +249,8 @@ mod tests {
             (0..each + 3).map(|_| put((&mut pool, &mut hold), 1, wanted(7), 60).len()).sum();
         assert_eq!((hold.len(), gone), (each, 3));
         for last in 8..=255 {
-            for _ in 0..2 {
-                put((&mut pool, &mut hold), 1, wanted(last), 60);
+            for ingress in 1..=3 {
+                put((&mut pool, &mut hold), ingress, wanted(last), 60);
             }
         }
         assert_eq!(hold.len(), room);
@@ -235,15 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn of_one_port_half_of_what_there_is_room_for_waits_and_the_rest_is_counted_as_its_own() {
+        let (mut pool, mut hold) = (pool(), Hold::for_neighbours());
+        for last in 0..=255 {
+            hold.put(pool.take().unwrap(), port(1), wanted(last), 0);
+            while let Some((held, why)) = hold.take_excess() {
+                assert_eq!((held.wanted, why), (wanted(last - 128), Excess::Port));
+                pool.give(held.frame);
+            }
+        }
+        assert_eq!(hold.len(), hold.limits.room / 2);
+        assert!(put((&mut pool, &mut hold), 2, wanted(7), 60).is_empty(), "others find room");
+        empty(&mut pool, &mut hold);
+    }
+
+    #[test]
     fn who_floods_makes_room_for_others_and_not_they_for_him() {
         let (mut pool, mut hold) = (pool(), Hold::for_fragments());
         put((&mut pool, &mut hold), 1, datagram(0), 60);
+        // Two of them fill it between them.
         for id in 1..300 {
-            let gone = put((&mut pool, &mut hold), 2, datagram(id), 60);
-            assert!(gone.iter().all(|port| *port == 2), "{id}");
+            for ingress in [2, 3] {
+                let gone = put((&mut pool, &mut hold), ingress, datagram(id), 60);
+                assert!(gone.iter().all(|port| *port != 1), "{id}");
+            }
         }
-        assert_eq!(put((&mut pool, &mut hold), 1, datagram(0), 60), [2]);
         assert_eq!(hold.len(), hold.limits.room);
+        let gone = put((&mut pool, &mut hold), 1, datagram(0), 60);
+        assert!(gone.len() == 1 && gone != [1], "{gone:?}");
         empty(&mut pool, &mut hold);
     }
 
@@ -257,7 +299,7 @@ mod tests {
         }
         assert_eq!((hold.len(), gone), (48, 52), "72 kB of 1514 bytes");
         for id in 0..300 {
-            put((&mut pool, &mut hold), 1, datagram(id), 1792);
+            put((&mut pool, &mut hold), 1 + id % 3, datagram(id), 1792);
             assert!(hold.bytes <= hold.limits.bytes);
         }
         assert!(hold.len() > 200 && hold.len() < hold.limits.room);

@@ -4,7 +4,7 @@ use af_xdp::Frame;
 use pipeline::DropReason;
 use tables::{PortId, Snapshot};
 
-use crate::hold::Wanted;
+use crate::hold::{Excess, Wanted};
 use crate::link::Source;
 use crate::worker::{BATCH, Engine};
 
@@ -13,8 +13,8 @@ impl Engine {
     #[cold]
     pub(crate) fn wait_for_neighbour(&mut self, frame: Frame, ingress: PortId, wanted: Wanted) {
         self.hold.put(frame, ingress, wanted, self.now_ms);
-        while let Some(oldest) = self.hold.take_excess() {
-            self.counters.dropped(oldest.ingress, DropReason::HoldFull);
+        while let Some((oldest, why)) = self.hold.take_excess() {
+            self.counters.dropped(oldest.ingress, reason(why, DropReason::HoldFull));
             self.pools.give(oldest.frame);
         }
     }
@@ -25,8 +25,8 @@ impl Engine {
         // The pipeline named one for each.
         let Some(name) = self.names.pop_at(0) else { return self.pools.give(frame) };
         self.late.put(frame, ingress, name, self.now_ms);
-        while let Some(oldest) = self.late.take_excess() {
-            self.counters.dropped(oldest.ingress, DropReason::FragmentsFull);
+        while let Some((oldest, why)) = self.late.take_excess() {
+            self.counters.dropped(oldest.ingress, reason(why, DropReason::FragmentsFull));
             self.pools.give(oldest.frame);
         }
     }
@@ -80,5 +80,12 @@ impl Engine {
             self.counters.dropped(old.ingress, DropReason::FragmentAlone);
             self.pools.give(old.frame);
         }
+    }
+}
+
+fn reason(why: Excess, full: DropReason) -> DropReason {
+    match why {
+        Excess::Full => full,
+        Excess::Port => DropReason::HeldQuota,
     }
 }

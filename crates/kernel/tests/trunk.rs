@@ -89,7 +89,8 @@ fn a_trunk_carries(name: &str, hook: Hook, mode: XdpMode, tcx: bool, expected: H
     // The tag's priority (5 << 13) survives as well.
     assert_eq!(*up.lock().unwrap(), [frames[0].clone(), frames[2].clone()]);
     let counters = bed.node.kernel().counters(TRUNK).unwrap();
-    assert_eq!((counters.punted, counters.passed, counters.drops), (2, 1, [0; 5]));
+    let drops: u64 = counters.drops.iter().sum();
+    assert_eq!((counters.punted, counters.passed, drops), (2, 1, 0));
     worker.stop();
 
     // Down: with the inner tag to the wire, without any where there is none.

@@ -13,22 +13,23 @@ const BURST: u64 = 50;
 /// Ports answers are counted for.
 const PORTS: usize = 4096;
 
-/// How many more answers and new connections each port gets, by one worker.
+/// How many more answers, new connections and floods each port gets, by one worker.
 #[derive(Debug)]
 pub struct Limiter {
     paid: Box<[u64]>,
-    /// Microseconds until which each port has paid for its connections.
+    /// Microseconds until which each port has paid for its connections, and for its floods.
     opened: Box<[u64]>,
+    flooded: Box<[u64]>,
 }
 
 impl Default for Limiter {
     fn default() -> Self {
         let none = || vec![0; PORTS].into_boxed_slice();
-        Self { paid: none(), opened: none() }
+        Self { paid: none(), opened: none(), flooded: none() }
     }
 }
 
-/// What a port may have saved up for new connections: a second's.
+/// What a port may have saved up for new connections, and for floods: a second's.
 const SAVED_US: u64 = 1_000_000;
 
 impl Limiter {
@@ -45,15 +46,24 @@ impl Limiter {
 
     /// Takes a new connection of so many microseconds from the port's bucket, in the same way.
     pub(crate) fn opens(&mut self, port: usize, now_ms: u64, cost: u32) -> bool {
-        let now = now_ms * 1000;
-        let Some(paid) = self.opened.get_mut(port % PORTS) else { return false };
-        let from = (*paid).max(now.saturating_sub(SAVED_US));
-        if from > now {
-            return false;
-        }
-        *paid = from + u64::from(cost);
-        true
+        pay(&mut self.opened, port, now_ms, cost)
     }
+
+    /// The same of a frame for all.
+    pub(crate) fn floods(&mut self, port: usize, now_ms: u64, cost: u32) -> bool {
+        pay(&mut self.flooded, port, now_ms, cost)
+    }
+}
+
+fn pay(buckets: &mut [u64], port: usize, now_ms: u64, cost: u32) -> bool {
+    let now = now_ms * 1000;
+    let Some(paid) = buckets.get_mut(port % PORTS) else { return false };
+    let from = (*paid).max(now.saturating_sub(SAVED_US));
+    if from > now {
+        return false;
+    }
+    *paid = from + u64::from(cost);
+    true
 }
 
 /// What is wrong with a packet that was to be routed.

@@ -1,8 +1,8 @@
 //! Opening a connection, and remembering the way of a direction of one that is open.
 
 use conntrack::layout::{PATH_KNOWN, REWRITES, ROUTED};
-use conntrack::{Flow, FlowKey, InstallError, Installed, NewLine, Rewrite};
-use tables::{PortKind, ZoneId};
+use conntrack::{Flow, FlowKey, InstallError, Installed, NewLine, Quota, Rewrite};
+use tables::{Limits, ZoneId};
 use wire::{Network, Translation, Transport};
 
 use crate::connect::{Answer, Source};
@@ -56,11 +56,12 @@ impl Pipeline<'_> {
 
     /// Whether its VM may open one more now.
     fn may_afford(&mut self, packet: &Packet<'_>) -> bool {
-        let (cost, from) = (self.tables.opening_cost, packet.ingress);
-        let is_vif = |port: &tables::Port| port.kind == PortKind::Vif;
-        cost == 0
-            || !self.tables.topology.port(from).is_some_and(is_vif)
-            || self.limiter.opens(from.index(), self.now_ms, cost)
+        let cost = self.limits(packet).opening_cost;
+        cost == 0 || self.limiter.opens(packet.ingress.index(), self.now_ms, cost)
+    }
+
+    pub(crate) fn limits(&self, packet: &Packet<'_>) -> Limits {
+        self.tables.topology.port(packet.ingress).map_or_else(Limits::default, |port| port.limits)
     }
 
     /// Opens a connection whose ports stay.
@@ -72,7 +73,8 @@ impl Pipeline<'_> {
         reply: Translation,
     ) -> Step<Rewrite> {
         let rewrite = self.rewrite(packet, path, original);
-        match self.install(packet, path, rewrite, reply) {
+        let quota = Quota { all: self.limits(packet).connections, ..Quota::NONE };
+        match self.install(packet, path, rewrite, reply, quota) {
             Ok(Installed::New { .. }) => Ok(rewrite),
             Ok(Installed::Existing(flow)) if flow.path_known() => Ok(flow.rewrite()),
             Ok(Installed::Existing(flow)) => Ok(self.continue_on(packet, &flow, path)),
@@ -88,7 +90,10 @@ impl Pipeline<'_> {
         match why {
             // The answers have a line already: theirs is as good as ours would be.
             InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal => Ok(rewrite),
-            InstallError::Full | InstallError::Contended | InstallError::Quota => {
+            InstallError::Full
+            | InstallError::Contended
+            | InstallError::Quota
+            | InstallError::EndpointQuota => {
                 self.counters.uncached();
                 Ok(rewrite)
             }
@@ -108,13 +113,15 @@ impl Pipeline<'_> {
         let has_ports = matches!(packet.headers.network, Network::Ipv4(ip)
             if ip.transport != Transport::None)
             && own != 0;
+        let limits = self.limits(packet);
+        let quota = Quota { all: limits.connections, each: limits.shared };
         for port in candidates(&self.tables.nat.ports, own, has_ports, packet.hash ^ self.now_ms) {
             let changed = if port == own { 0 } else { port };
             let original = Translation { source_port: changed, ..original };
             let back = if port == own { 0 } else { own };
             let reply = Translation { destination_port: back, ..reply };
             let rewrite = self.rewrite(packet, path, original);
-            match self.install(packet, path, rewrite, reply) {
+            match self.install(packet, path, rewrite, reply, quota) {
                 Ok(Installed::New { .. }) => return Ok(rewrite),
                 Ok(Installed::Existing(flow)) if flow.path_known() => return Ok(flow.rewrite()),
                 Ok(Installed::Existing(flow)) => return Ok(self.continue_on(packet, &flow, path)),
@@ -136,6 +143,7 @@ impl Pipeline<'_> {
         path: &Path,
         rewrite: Rewrite,
         reply: Translation,
+        quota: Quota,
     ) -> Result<Installed, InstallError> {
         let headers = &packet.headers;
         let ingress = packet.ingress.get();
@@ -150,10 +158,6 @@ impl Pipeline<'_> {
         let key = answers(packet, path, &rewrite, self.zone_of(path));
         let original = NewLine { key: packet.key, rewrite };
         let reply = NewLine { key, rewrite: back };
-        let quota = match self.tables.topology.port(packet.ingress) {
-            Some(port) if port.kind == PortKind::Vif => self.tables.quota,
-            _ => u32::MAX,
-        };
         self.flows.install_within(&original, &reply, self.tables.stamp, self.now, quota)
     }
 
@@ -182,7 +186,8 @@ impl Pipeline<'_> {
             let mut rewrite = path.rewrite(packet, &Translation::default(), 0);
             rewrite.flags &= !PATH_KNOWN;
             // Where there is no room its answers come as anybody's packets do.
-            let _ = self.install(packet, &path, rewrite, Translation::default());
+            let quota = Quota { all: self.limits(packet).connections, ..Quota::NONE };
+            let _ = self.install(packet, &path, rewrite, Translation::default(), quota);
         }
         verdict
     }
@@ -263,6 +268,7 @@ fn refusal(why: InstallError) -> DropReason {
     match why {
         InstallError::Full | InstallError::Contended => DropReason::TableFull,
         InstallError::Quota => DropReason::Quota,
+        InstallError::EndpointQuota => DropReason::SnatQuota,
         InstallError::ReplyTaken(_) | InstallError::ReplyIsOriginal => DropReason::NoPorts,
     }
 }

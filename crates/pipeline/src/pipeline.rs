@@ -241,19 +241,30 @@ impl Pipeline<'_> {
             true => self.path_along(packet, answer.route, answer.destination),
             false => {
                 let way = bridge::path(self.tables, packet);
-                self.guarded(packet, way)
+                self.guarded(packet, way).map_err(|verdict| self.ration(packet, verdict))
             }
+        }
+    }
+
+    /// A frame for all becomes as many as there are ports, so a VM may send so many of them a second.
+    fn ration(&mut self, packet: &Packet<'_>, verdict: Verdict) -> Verdict {
+        let cost = self.limits(packet).flood_cost;
+        let is_free = cost == 0 || !matches!(verdict, Verdict::Flood(_) | Verdict::FloodGuests(_));
+        match is_free || self.limiter.floods(packet.ingress.index(), self.now_ms, cost) {
+            true => verdict,
+            false => Verdict::Drop(DropReason::FloodRate),
         }
     }
 
     /// The path of a direction whose connection is known.
     pub(crate) fn next_path(&mut self, packet: &mut Packet<'_>, found: &Flow) -> Step<Path> {
-        let Network::Ipv4(ip) = packet.headers.network else {
-            return bridge::path(self.tables, packet);
+        let ip = match packet.headers.network {
+            Network::Ipv4(ip) if packet.routed => ip,
+            _ => {
+                let way = bridge::path(self.tables, packet);
+                return way.map_err(|verdict| self.ration(packet, verdict));
+            }
         };
-        if !packet.routed {
-            return bridge::path(self.tables, packet);
-        }
         let new = found.rewrite().destination;
         // An address that is translated is meant at the far side; one that is not, where it was
         // said. (A private one is never looked for at the provider's, be it that who was asked

@@ -114,6 +114,9 @@ drop_reasons! {
     NeedsFragments = "needs_fragments",
     /// It waited for its neighbour until others needed the room.
     HoldFull = "hold_full",
+    /// It waited for its neighbour, or for the first fragment of its datagram, and of its port so
+    /// many waited that they took half of a worker's room.
+    HeldQuota = "held_quota",
     /// It waited for its neighbour longer than anybody waits.
     Unresolved = "unresolved",
     /// Longer than a frame, and no memory was free to put its pieces together.
@@ -156,8 +159,14 @@ drop_reasons! {
     TableFull = "table_full",
     /// A new connection, and its VM has opened as many of late as `vif_connection_rate` allows.
     OpeningRate = "opening_rate",
-    /// A new connection, and its VM has as many as it may.
+    /// For all of its network, or for a station that nobody knows, and its VM has sent as many such
+    /// of late as `vif_flood_rate` allows.
+    FloodRate = "flood_rate",
+    /// A new connection, and its VM has as many as `vif_connections` allows.
     Quota = "quota",
+    /// A new connection by the shared address, and its VM has as many of that one's ports towards
+    /// its destination as `vif_snat_ports` allows.
+    SnatQuota = "snat_quota",
     /// A DHCP request, or an answer of the host's, of a MAC that no vif of the network has here:
     /// nobody answers that.
     DhcpUnknown = "dhcp_unknown",

@@ -195,13 +195,22 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
     }
     let mut hasty = node();
     // One a second: the one saved up, and the one that is waited for then.
-    hasty.tables.opening_cost = 1_000_000;
+    hasty.limit(2, tables::Limits { opening_cost: 1_000_000, ..tables::Limits::default() });
     for sport in 1..3 {
         hasty.receive(id(VIF2), &out(OUTSIDE, sport));
     }
+    let mut noisy = node();
+    noisy.limit(2, tables::Limits { flood_cost: 1_000_000, ..tables::Limits::default() });
+    let to_all = ipv6_multicast(vm_mac(2));
+    for _ in 0..2 {
+        noisy.receive(id(VIF2), &to_all);
+    }
     let mut greedy = node();
-    greedy.tables.quota = 1;
+    greedy.limit(2, tables::Limits { connections: 1, ..tables::Limits::default() });
     greedy.receive(id(VIF2), &out(OUTSIDE, 1));
+    let mut eager = node();
+    eager.limit(2, tables::Limits { shared: 1, ..tables::Limits::default() });
+    eager.receive(id(VIF2), &out(OUTSIDE, 1));
     let stranger = udp((vm(2).0, [172, 16, 0, 1], 1), (GATEWAY_MAC, OUTSIDE, 53), b"?");
     let reply = echo(vm(2), (GATEWAY_MAC, OUTSIDE), false, 1);
     let mut stolen = node();
@@ -221,7 +230,9 @@ fn situations() -> Vec<(DropReason, Node, u16, Vec<u8>)> {
         (DropReason::ForwardDenied, closed, VIF2, out(OUTSIDE, 1)),
         (DropReason::TableFull, small, VIF2, out(OUTSIDE, 4)),
         (DropReason::OpeningRate, hasty, VIF2, out(OUTSIDE, 3)),
+        (DropReason::FloodRate, noisy, VIF2, to_all),
         (DropReason::Quota, greedy, VIF2, out(OUTSIDE, 2)),
+        (DropReason::SnatQuota, eager, VIF2, out(OUTSIDE, 2)),
         revoked(),
         walled(),
     ]
@@ -278,8 +289,9 @@ fn walled() -> (DropReason, Node, u16, Vec<u8>) {
 }
 
 /// Reasons that dataplane and control thread give, not the pipeline.
-const ELSEWHERE: [DropReason; 5] = [
+const ELSEWHERE: [DropReason; 6] = [
     DropReason::HoldFull,
+    DropReason::HeldQuota,
     DropReason::Unresolved,
     DropReason::NoMemory,
     DropReason::FragmentAlone,

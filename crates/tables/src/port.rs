@@ -2,7 +2,7 @@
 
 use wire::MacAddr;
 
-use crate::{Identity, PortId, SegmentId};
+use crate::{Identity, Limits, PortId, SegmentId};
 
 /// What VMs know the gateway by: the same on every node, so that a VM that moves finds it there.
 pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6c, 0, 0, 1]);
@@ -56,4 +56,6 @@ pub struct Port {
     pub stamp: u32,
     /// Whether its guest may leave checksums to a device that is not there (behind XDP).
     pub partial_checksums: bool,
+    /// How much it may have of what all share.
+    pub limits: Limits,
 }

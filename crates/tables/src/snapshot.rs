@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Cache};
 use crate::{Fdb, Nat, Neighbours, Policy, Routes, Topology, Walls};
 
 /// Everything a worker looks up, as it was at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
@@ -27,28 +27,6 @@ pub struct Snapshot {
     pub walls: Arc<Walls>,
     /// What may be reached beyond a VM's own network.
     pub policy: Arc<Policy>,
-    /// Connections a VM may have opened.
-    pub quota: u32,
-    /// Microseconds that a new connection of a VM costs with one worker; 0: nothing.
-    pub opening_cost: u32,
-}
-
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self {
-            generation: 0,
-            stamp: 0,
-            topology: Arc::default(),
-            fdb: Arc::default(),
-            routes: Arc::default(),
-            neighbours: Arc::default(),
-            nat: Arc::default(),
-            walls: Arc::default(),
-            policy: Arc::default(),
-            quota: u32::MAX,
-            opening_cost: 0,
-        }
-    }
 }
 
 /// The control thread's end.

@@ -124,6 +124,7 @@ mod tests {
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,
+            limits: crate::Limits::default(),
         }
     }
 

@@ -86,6 +86,7 @@ fn port(node: u8, number: u16, kind: PortKind, segment: u16) -> Port {
         mtu: 1500,
         stamp: 1,
         partial_checksums: false,
+        limits: tables::Limits::default(),
         station: None,
         identity: None,
     }
@@ -101,6 +102,17 @@ impl Node {
         }
         let segments = self.tables.topology.segments().cloned();
         let segments = segments.map(|segment| Segment { dhcp, ..segment }).collect();
+        self.tables.topology = Arc::new(Topology::new(ports, segments));
+    }
+
+    /// Limits what a VM's vif may have.
+    pub fn limit(&mut self, vm: u8, limits: tables::Limits) {
+        let vif = port_id(10 + u16::from(vm));
+        let mut ports: Vec<Port> = self.tables.topology.ports().cloned().collect();
+        for port in ports.iter_mut().filter(|port| port.id == vif) {
+            port.limits = limits;
+        }
+        let segments = self.tables.topology.segments().cloned().collect();
         self.tables.topology = Arc::new(Topology::new(ports, segments));
     }
 
@@ -149,8 +161,6 @@ impl Node {
             nat: Arc::new(nat(plan)),
             walls: Arc::default(),
             policy: Arc::default(),
-            quota: u32::MAX,
-            opening_cost: 0,
         };
         Self {
             tables,

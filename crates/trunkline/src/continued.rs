@@ -169,13 +169,13 @@ impl Node {
                 continue;
             };
             let mac = MacAddr(flow.destination_mac());
-            let limit = self.fdb_limit(segment);
+            let room = self.room_behind(segment, port);
             let is_plugged = self.ports.get(&port).is_some_and(|port| port.plugged.is_some());
             if !is_plugged || mac.is_multicast() {
                 continue;
             }
             // Whom configuration tells elsewhere is not believed to be here.
-            let _: Change = self.stations.see((segment, mac), port, flow.last_seen(), limit);
+            let _: Change = self.stations.see((segment, mac), port, flow.last_seen(), room);
             if let Some((segment, address, mac)) = neighbour_of(&tables, &flows, &flow) {
                 self.neighbours.restore((segment, address), mac, flow.last_seen());
             }

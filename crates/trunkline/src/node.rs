@@ -12,6 +12,7 @@ use control::compile::{self, Numbered};
 use control::flags::Flags;
 use control::learn::Stations;
 use control::left::Left;
+use control::limits::VifLimits;
 use control::model::Model;
 use control::neighbours::Neighbours;
 use control::netlink::{Link, LinkEvent, Links};
@@ -75,6 +76,8 @@ pub(crate) struct Node {
     pub(crate) servers: Servers,
     /// Stations not learned because their segment knows as many as it may.
     pub(crate) fdb_refused: u64,
+    /// The same because as many are behind this port as may be.
+    pub(crate) macs_refused: BTreeMap<PortId, u64>,
     pub(crate) warnings: Vec<String>,
     /// Forbidden connections in the log.
     pub(crate) denied: Denied,
@@ -142,8 +145,6 @@ impl Node {
             nat: Arc::new(nat),
             walls: Arc::new(walls),
             policy: Arc::new(policy),
-            quota: self.model.tuning.vif_connections,
-            opening_cost: self.model.tuning.opening_cost(self.workers.len()),
             ..Snapshot::default()
         };
         self.put_in_force(after);
@@ -159,7 +160,13 @@ impl Node {
             port.network().map_or(SegmentId::NONE, |name| self.names.segment(name))
         };
         let identities = identities(&self.model);
-        let row = |port: &PortState| port.row(segment(port), identities.get(&*port.name).cloned());
+        let limits = limits(&self.model);
+        let workers = self.workers.len();
+        let row = |port: &PortState| {
+            let limits = limits.get(&*port.name).map(|limits| limits.compile(workers));
+            let identity = identities.get(&*port.name).cloned();
+            port.row(segment(port), identity, limits.unwrap_or_default())
+        };
         let rows: Vec<Port> = self.ports.values().filter_map(row).collect();
         compile::topology(&self.numbered(), rows)
     }
@@ -305,6 +312,11 @@ impl Node {
             }
         }
     }
+}
+
+/// How much the VMs behind vifs may have of what all share, by the vif's name.
+fn limits(model: &Model) -> HashMap<&str, &VifLimits> {
+    model.vifs.iter().map(|vif| (&*vif.name, &vif.limits)).collect()
 }
 
 /// What the VMs behind vifs may send as, by the vif's name; none without walls.

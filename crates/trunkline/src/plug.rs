@@ -3,6 +3,7 @@
 use anyhow::Result;
 use conntrack::fault;
 use control::flags::{Hook, XdpMode};
+use control::model::{Tuning, Vif};
 use control::netlink::Link;
 use kernel::{Kernel, PortEntry, Quota};
 use tables::{Egress, Identity, Port, PortId};
@@ -244,6 +245,7 @@ impl Node {
     }
 
     fn after_unplug(&mut self, id: PortId) {
+        self.macs_refused.remove(&id);
         self.next_stamp();
         self.compile();
         self.told.forget_port(id);
@@ -309,11 +311,12 @@ pub(crate) fn entry(
     port: &PortState,
     plugged: &Plugged,
     row: &Port,
-    tuning: &control::model::Tuning,
-    quota: control::model::Quota,
+    tuning: &Tuning,
+    vif: Option<&Vif>,
     sockets: Option<NicSockets>,
 ) -> PortEntry {
     let (first, queues) = sockets.map_or((0, 0), |sockets| (sockets.first, sockets.queues));
+    let quota = vif.map_or_else(Default::default, |vif| vif.quota);
     let mut told = row.identity.iter().flat_map(Identity::ipv6);
     PortEntry {
         number: port.id.get(),
@@ -330,7 +333,7 @@ pub(crate) fn entry(
         takes_xdp: plugged.takes_xdp,
         // A NIC has its far end outside: what leaves by it takes the whole way, in a lab as well.
         peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,
-        punt_rate: tuning.punt_rate,
+        punt_rate: vif.map_or(tuning.punt_rate, |vif| vif.limits.punt_rate),
         punt_burst: tuning.punt_burst,
         quota: Quota { outbound: limit(quota.outbound), inbound: limit(quota.inbound) },
         sockets: first,

@@ -6,7 +6,7 @@ use control::flags::Hook;
 use control::model::{Model, Network};
 use control::netlink::{Link, host_port_name};
 use control::numbers::Numbers;
-use tables::{Egress, GATEWAY_MAC, Identity, Port, PortId, PortKind, SegmentId, ZoneId};
+use tables::{Egress, GATEWAY_MAC, Identity, Limits, Port, PortId, PortKind, SegmentId, ZoneId};
 use wire::MacAddr;
 
 /// What a port is for, as configured.
@@ -95,7 +95,12 @@ impl PortState {
     }
 
     /// The port as workers see it, if it is plugged.
-    pub(crate) fn row(&self, segment: SegmentId, identity: Option<Identity>) -> Option<Port> {
+    pub(crate) fn row(
+        &self,
+        segment: SegmentId,
+        identity: Option<Identity>,
+        limits: Limits,
+    ) -> Option<Port> {
         let plugged = self.plugged.as_ref()?;
         Some(Port {
             id: self.id,
@@ -112,6 +117,7 @@ impl PortState {
             mtu: u16::try_from(plugged.link.mtu).unwrap_or(u16::MAX),
             stamp: plugged.stamp,
             partial_checksums: plugged.xdp && self.kind() == PortKind::Vif,
+            limits,
         })
     }
 }

@@ -75,6 +75,13 @@ impl Node {
                 self.fdb_refused
             ));
         }
+        for (id, count) in &self.macs_refused {
+            let name = self.ports.get(id).map_or("", |port| &port.name);
+            warnings.push(format!(
+                "{name}: {count} sightings of stations behind it were not learned: as many are as \
+                 `vif_macs` allows"
+            ));
+        }
         let errors = self.workers.gauge(|gauges| &gauges.errors);
         if errors > 0 {
             warnings.push(format!("{errors} sends failed: an interface is down or gone"));
@@ -118,6 +125,8 @@ impl Node {
             tx_packets: counted.tx_packets + sent(|row| &row.tx_packets),
             tx_bytes: counted.tx_bytes + sent(|row| &row.tx_bytes),
             punted: counted.punted,
+            connections: self.workers.flows.connections_of(port.id.get()),
+            macs: self.stations.learned_behind(port.id),
             passed: counted.passed,
             replayed: counted.replayed,
             answered: counted.answered,

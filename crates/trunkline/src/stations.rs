@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use conntrack::Mark;
 use conntrack::layout::{NEXT_HOP, ROUTED};
-use control::learn::{Change, Station};
+use control::learn::{Change, Room, Station};
 use control::model::StaticPort;
 use pipeline::Notice;
 use tables::{PortId, SegmentId};
@@ -66,11 +66,15 @@ impl Node {
         if self.ports.get(&port).is_none_or(|port| port.plugged.is_none()) {
             return false;
         }
-        let limit = self.fdb_limit(station.0);
-        match self.stations.see(station, port, now, limit) {
+        let room = self.room_behind(station.0, port);
+        match self.stations.see(station, port, now, room) {
             Change::None => false,
             Change::Full => {
                 self.fdb_refused += 1;
+                false
+            }
+            Change::PortFull => {
+                *self.macs_refused.entry(port).or_default() += 1;
                 false
             }
             Change::Added => true,
@@ -81,7 +85,14 @@ impl Node {
         }
     }
 
-    pub(crate) fn fdb_limit(&self, segment: SegmentId) -> u32 {
+    /// How many stations may be learned there.
+    pub(crate) fn room_behind(&self, segment: SegmentId, port: PortId) -> Room {
+        let tables = self.publisher.current();
+        let behind = tables.topology.port(port).map_or(0, |port| port.limits.macs);
+        Room { segment: self.fdb_limit(segment), port: behind }
+    }
+
+    fn fdb_limit(&self, segment: SegmentId) -> u32 {
         let network = self.model.networks.iter();
         let mut found = network.filter(|network| self.names.segment(&network.name) == segment);
         found.next().map_or(0, |network| network.fdb_limit)

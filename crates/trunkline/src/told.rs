@@ -38,16 +38,16 @@ impl Node {
     pub(crate) fn tell_kernel(&mut self) -> Result<()> {
         let tables = self.publisher.current();
         self.tell_segments(&tables)?;
-        let quotas: HashMap<_, _> =
-            self.model.vifs.iter().map(|vif| (vif.name.as_str(), vif.quota)).collect();
+        let vifs: HashMap<_, _> =
+            self.model.vifs.iter().map(|vif| (vif.name.as_str(), vif)).collect();
         let mut entries = Vec::new();
         for port in self.ports.values() {
             let (Some(plugged), Some(row)) = (&port.plugged, tables.topology.port(port.id)) else {
                 continue;
             };
             let sockets = self.nic_sockets.get(&port.id).filter(|_| plugged.xdp).copied();
-            let quota = quotas.get(port.name.as_str()).copied().unwrap_or_default();
-            let entry = plug::entry(port, plugged, row, &self.model.tuning, quota, sockets);
+            let vif = vifs.get(port.name.as_str()).copied();
+            let entry = plug::entry(port, plugged, row, &self.model.tuning, vif, sockets);
             if self.told.ports.get(&port.id) != Some(&entry) {
                 entries.push((port.id, entry));
             }

@@ -165,9 +165,9 @@ fn use_up(lab: &Lab, site: &Site) {
 
 #[test]
 fn a_range_of_ports_that_is_used_up_harms_no_open_connection() {
-    let flags =
-        ["--snat-ports", "20000-20999", "--connections", "20000", "--tcp-transitory-timeout", "4"];
-    let lab = mixed_lab(&flags);
+    let flags = "--snat-ports 20000-20999 --vif-snat-ports 1000 --connections 20000 \
+                 --tcp-transitory-timeout 4";
+    let lab = mixed_lab(&flags.split_whitespace().collect::<Vec<_>>());
     lab.run("inet", "ip", &["addr", "add", "8.8.4.4/32", "dev", "lo"]);
     std::thread::scope(|scope| {
         for site in &SITES {

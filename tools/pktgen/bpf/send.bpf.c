@@ -17,7 +17,7 @@ struct range {
 struct plan {
 	__u32 macs[2 * ETH_ALEN / 4]; /* destination, source */
 	__be16 vlan;		 /* 0: none */
-	__u8 protocol;
+	__u8 protocol; /* 0: ARP */
 	__u8 tcp_flags;
 	struct range sports;
 	struct range dports;
@@ -170,6 +170,26 @@ static __always_inline int put_echo(struct echo *echo, void *end, __be16 id, __u
 	return 1;
 }
 
+/* Who has the destination's address? The source asks. */
+static __always_inline int put_arp(struct arp *arp, void *end, const struct progress *at)
+{
+	const volatile __u16 *own = (const volatile __u16 *)plan.macs + 3;
+
+	if ((void *)(arp + 1) > end)
+		return 0;
+	arp->hardware = bpf_htons(1);
+	arp->protocol = bpf_htons(ETH_P_IP);
+	arp->lengths = bpf_htons(6 << 8 | 4);
+	arp->operation = bpf_htons(1);
+	for (int n = 0; n < 3; n++) {
+		arp->sender_mac[n] = own[n];
+		arp->target_mac[n] = 0;
+	}
+	arp->sender = bpf_htonl(plan.sources.first + at->source);
+	arp->target = bpf_htonl(plan.destinations.first + at->destination);
+	return 1;
+}
+
 /* Writes the packet that progress says, as long as the frame is; false if it does not fit. */
 static __always_inline int put_packet(void *data, void *end, const struct progress *at, __u64 now)
 {
@@ -179,6 +199,7 @@ static __always_inline int put_packet(void *data, void *end, const struct progre
 	__be16 sport = bpf_htons(plan.sports.first + at->sport);
 	__be16 dport = bpf_htons(plan.dports.first + at->dport);
 	__u32 length = end - (void *)ip, sequence = at->sent;
+	__u16 ethertype = plan.protocol ? ETH_P_IP : ETH_P_ARP;
 	__u64 pseudo;
 	__u32 *words;
 
@@ -189,11 +210,13 @@ static __always_inline int put_packet(void *data, void *end, const struct progre
 	words[1] = plan.macs[1];
 	words[2] = plan.macs[2];
 	words = (void *)ip;
-	ethernet->h_proto = bpf_htons(plan.vlan ? ETH_P_8021Q : ETH_P_IP);
+	ethernet->h_proto = bpf_htons(plan.vlan ? ETH_P_8021Q : ethertype);
 	if (plan.vlan) {
 		tag->tci = plan.vlan;
-		tag->protocol = bpf_htons(ETH_P_IP);
+		tag->protocol = bpf_htons(ethertype);
 	}
+	if (!plan.protocol)
+		return put_arp((void *)ip, end, at);
 	words[0] = bpf_htonl(0x45000000 | length);
 	words[1] = bpf_htonl(sequence << 16 | 0x4000);
 	words[2] = bpf_htonl(64 << 24 | (__u32)plan.protocol << 16);

@@ -26,6 +26,18 @@ struct echo {
 	__be16 sequence;
 };
 
+struct arp {
+	__be16 hardware;
+	__be16 protocol;
+	__be16 lengths;
+	__be16 operation;
+	__u16 sender_mac[3];
+	__be32 sender;
+	__u16 target_mac[3];
+	__be32 target;
+} __attribute__((packed));
+_Static_assert(sizeof(struct arp) == 28, "arp");
+
 /* Behind the transport header of UDP and ICMP, and of TCP where there is room. */
 struct stamp {
 	__u32 magic;

@@ -108,15 +108,18 @@ pub(crate) enum Protocol {
     Syn,
     /// ICMP echo requests.
     Icmp,
+    /// ARP requests: the source asks for the destination.
+    Arp,
 }
 
 impl Protocol {
-    /// Its number in the IPv4 header.
+    /// Its number in the IPv4 header; 0 for what has none.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Udp => 17,
             Self::Tcp | Self::Syn => 6,
             Self::Icmp => 1,
+            Self::Arp => 0,
         }
     }
 }

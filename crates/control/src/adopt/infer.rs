@@ -217,6 +217,12 @@ impl Adopted {
                 quota: None,
                 hostname: vm.name.as_deref().and_then(host_name_of),
                 instance: None,
+                connections: None,
+                connection_rate: None,
+                flood_rate: None,
+                snat_ports: None,
+                macs: None,
+                punt_rate: None,
             });
         }
     }

@@ -61,6 +61,7 @@ mod tests {
             mtu: 1500,
             stamp: 0,
             partial_checksums: false,
+            limits: tables::Limits::default(),
             station: None,
             identity: None,
         }

@@ -75,16 +75,6 @@ pub(super) fn tuning(settings: &Flags, said: &Said<'_>) -> Result<Tuning, Config
             range("fdb_ageing", settings.fdb_ageing.unwrap_or(300), 1, 1_000_000)?.into(),
         ),
         timeouts: timeouts(settings, said)?,
-        vif_connections: range(
-            "vif_connections",
-            settings.vif_connections.unwrap_or(65_536),
-            1,
-            16_000_000,
-        )?,
-        vif_connection_rate: settings
-            .vif_connection_rate
-            .map(|rate| range("vif_connection_rate", rate, 1, 1_000_000))
-            .transpose()?,
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use wire::MacAddr;
 
 use super::quota::quota;
-use super::{Draft, host_name};
+use super::{Draft, host_name, limits};
 use crate::config::{ConfigError, Entry, VifEntry};
 use crate::keys::nearest;
 use crate::model::{StaticFdb, StaticPort, Vif};
@@ -51,6 +51,7 @@ impl Draft<'_> {
             host_name: host_name.map_err(|message| at("hostname", message))?,
             instance: value.instance.clone(),
             default_router: self.has_default_router(value),
+            limits: limits::of_one(entry, &said, &self.limits)?,
         };
         self.vifs.push((vif, line));
         Ok(())

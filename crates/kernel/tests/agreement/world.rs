@@ -100,6 +100,7 @@ fn port(row: (u16, PortKind, u16, u16, u32)) -> Port {
         mtu,
         stamp,
         partial_checksums: false,
+        limits: tables::Limits::default(),
     }
 }
 
