@@ -30,7 +30,7 @@ TOML
         [[ $(vm_node "$n") == "$node" ]] || continue
         write_vif "vnet$n" "$n"
     done
-    write_group
+    write_groups
     # FlatManager knows no floating addresses either.
     [[ $manager != flat ]] || return 0
     for n in "${vms[@]}"; do
@@ -39,22 +39,24 @@ TOML
     done
 }
 
-# The group of VMs that name none, with the caller's groups.
-write_group() {
-    local name
+# The groups of VMs, with the caller's groups: that of those who name none, or nova's of each tenant.
+write_groups() {
+    local name other
+    if [[ $groups == nova ]]; then
+        for name in "${segments[@]}"; do
+            printf '\n[[security_group]]\nname = "%s"\nrules = [\n' "$name"
+            echo '    { protocol = "icmp" },'
+            echo '    { protocol = "tcp", ports = "22" },'
+            for other in "${segments[@]}"; do
+                [[ $other != "$name" ]] || continue
+                echo "    { protocol = \"tcp\", ports = \"1-65535\", cidr = \"${cidr[$other]}\" },"
+            done
+            echo ']'
+        done
+        return
+    fi
     printf '\n[[security_group]]\nname = "default"\n'
-    case $groups in
-    nova) ;;
-    open) echo 'rules = [{}]' && return ;;
-    *) many_rules "$groups" && return ;;
-    esac
-    echo 'rules = ['
-    echo '    { protocol = "icmp" },'
-    echo '    { protocol = "tcp", ports = "22" },'
-    for name in "${segments[@]}"; do
-        echo "    { protocol = \"tcp\", ports = \"1-65535\", cidr = \"${cidr[$name]}\" },"
-    done
-    echo ']'
+    if [[ $groups == open ]]; then echo 'rules = [{}]'; else many_rules "$groups"; fi
 }
 
 # Rules of random ports, prefixes and members; the last three let everything in.
@@ -76,9 +78,10 @@ many_rules() { # how many
     }'
 }
 
-write_vif() { # interface VM
+write_vif() { # interface VM, with the caller's groups
     printf '\n[[vif]]\nname = "%s"\nnetwork = "%s"\nmac = "%s"\naddresses = ["%s"]\n' \
         "$1" "${vm_segment[$2]}" "$(vm_mac "$2")" "${vm_address[$2]}"
+    if [[ ${groups:-open} == nova ]]; then echo "groups = [\"${vm_segment[$2]}\"]"; fi
 }
 
 need_bpffs() {

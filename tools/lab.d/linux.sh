@@ -27,7 +27,7 @@ linux_uplink() { # segment, with the caller's tagged
     fi
 }
 
-linux_node() { # node manager, with the caller's tagged
+linux_node() { # node manager, with the caller's tagged and walls
     local node=$1 manager=$2 name uplink mac n
     for name in "${segments[@]}"; do
         uplink=$(linux_uplink "$name")
@@ -58,6 +58,8 @@ linux_node() { # node manager, with the caller's tagged
     bridge_netfilter "$node" 1
     # nova wrote for the iptables of its time, which is called legacy today.
     "$lab_d/linux-rules" "$node" "$manager" | in_ns "$node" iptables-legacy-restore
+    # Its ebtables are called nft.
+    [[ $walls == no ]] || "$lab_d/linux-walls" "$node" "$manager" | in_ns "$node" ebtables-nft-restore
 }
 
 # Security groups between VMs of one network need bridged packets to pass iptables.

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod lab;
+mod raw;
 
-use std::time::Duration;
+use std::io::ErrorKind::WouldBlock;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use lab::{HOOKS, Lab, pinged};
+use raw::inside;
 use serde_json::Value;
 
 /// Seed 001's rule, for both tenants.
@@ -46,12 +50,24 @@ fn guard(lab: &Lab, groups: &str) {
     }
 }
 
-/// Packets of a port that were dropped for a reason.
-fn dropped(lab: &Lab, node: &str, port: &str, reason: &str) -> u64 {
+/// What a node tells of a port.
+fn told(lab: &Lab, node: &str, port: &str) -> Value {
     let ports = lab.ctl(node, &["ports"]);
     let all = ports.as_array().unwrap();
-    let row = all.iter().find(|row| row["name"] == port).unwrap_or(&Value::Null);
-    row["drops"][reason].as_u64().unwrap_or(0)
+    all.iter().find(|row| row["name"] == port).cloned().unwrap_or_default()
+}
+
+/// Packets of a port that were dropped for a reason.
+fn dropped(lab: &Lab, node: &str, port: &str, reason: &str) -> u64 {
+    told(lab, node, port)["drops"][reason].as_u64().unwrap_or(0)
+}
+
+fn await_that(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// How many of three pings are answered.
@@ -174,6 +190,59 @@ fn a_removed_rule_cuts_its_connection_while_only_the_server_talks_and_another_li
         assert_eq!(at.stop().len(), 0, "{hook}");
         assert!(heard("5202") > 5, "{hook}");
         drop((servers, clients));
+    }
+}
+
+/// Packet by packet, with clients on the server's own node and behind the trunk.
+#[test]
+fn a_rule_is_removed_while_only_the_server_talks_and_its_next_packet_is_dropped_and_counted() {
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        let rule = "{ protocol = \"udp\", ports = \"5000\" },\n";
+        let rules = format!(
+            "\n[[security_group]]\nname = \"tenant1\"\n[[security_group]]\nname = \"tenant2\"\n\
+             rules = [\n{{ protocol = \"icmp\" }},\n{rule}]\n"
+        );
+        guard(&lab, &rules);
+        let bound = |vm, address| {
+            let socket = inside(vm, || UdpSocket::bind(address).unwrap());
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket
+        };
+        let server = bound("vm3", "10.1.0.3:5000");
+        let clients = [("vm1", "10.0.0.3:4000"), ("vm4", "10.0.0.6:4000")].map(|(vm, own)| {
+            lab.pings(vm, "10.1.0.3");
+            let client = bound(vm, own);
+            client.send_to(b"?", "10.1.0.3:5000").unwrap();
+            server.recv_from(&mut [0; 9]).unwrap();
+            // From here on it is silent.
+            (own, client)
+        });
+        let replayed = || told(&lab, "left", "vnet3")["replayed"].as_u64().unwrap();
+        let carried = replayed();
+        for _ in 0..5 {
+            for (own, client) in &clients {
+                server.send_to(b"!", own).unwrap();
+                client.recv(&mut [0; 9]).unwrap();
+            }
+        }
+        await_that("the kernel carries the answers", || replayed() >= carried + 8);
+        let [before, carried] = [dropped(&lab, "left", "vnet3", "revoked"), replayed()];
+        reload(&lab, "left", |text| text.replace(rule, ""));
+        let mut said = 0;
+        for _ in 0..3 {
+            for (own, client) in &clients {
+                server.send_to(b"!", own).unwrap();
+                said += 1;
+                let counted = || dropped(&lab, "left", "vnet3", "revoked");
+                await_that("it is counted", || counted() >= before + said);
+                assert_eq!(counted(), before + said, "{hook}: {own}");
+                client.set_nonblocking(true).unwrap();
+                assert_eq!(client.recv(&mut [0; 9]).unwrap_err().kind(), WouldBlock, "{hook}");
+            }
+        }
+        assert_eq!(replayed(), carried, "{hook}: and the kernel carries none of them");
     }
 }
 

@@ -87,3 +87,28 @@ fn a_server_on_the_node_or_elsewhere_knows_every_vm_by_its_own_address() {
         assert!(told.contains("91.207.15.1, port 8080") && told.contains("stays"), "{told}");
     }
 }
+
+#[test]
+fn who_asks_in_anothers_name_sees_nothing_of_theirs() {
+    for (hook, flags) in HOOKS {
+        let lab = Lab::up(flags);
+        configure(&lab, "metadata_host = \"127.0.0.1\"");
+        let _server = serve(&lab, "left", 8775);
+        let refused = || {
+            let drops = lab.ctl("left", &["status"])["drops"].clone();
+            drops["spoofed_ipv4"].as_u64().unwrap_or(0)
+        };
+        for (vm, address) in [("vm1", "10.0.0.3"), ("vm3", "10.1.0.3")] {
+            assert_eq!(fetch(&lab, "vm2", "cgi-bin/who"), "10.0.0.4", "hook {hook}");
+            let before = refused();
+            // VM 2 takes it for its own, and says so by ARP too.
+            lab.run("vm2", "ip", &["addr", "add", &format!("{address}/32"), "dev", "eth0"]);
+            let url = "http://169.254.169.254/cgi-bin/who";
+            let words = ["-sS", "--max-time", "2", "--interface", address, url];
+            let said = lab.exec("vm2", "curl", &words);
+            assert!(!said.ok && !said.text.contains(address), "hook {hook}: {}", said.text);
+            assert!(refused() > before, "hook {hook}");
+            assert_eq!(fetch(&lab, vm, "cgi-bin/who"), address, "hook {hook}");
+        }
+    }
+}

@@ -58,6 +58,12 @@ fn the_node_serves_its_vms_with_what_gateways_do_and_what_a_rule_says() {
         for (vm, to) in others {
             assert!(!is_greeted(&lab, vm, to, "8022"), "hook {hook}: {vm} to {to}");
         }
+        // Nor over the trunk, where the other node's gateway is an address of the own network.
+        let _far = greet(&lab, "right", "8022");
+        lab.pings("vm1", "10.0.0.5");
+        assert!(!is_greeted(&lab, "vm1", "10.0.0.5", "8022"), "hook {hook}");
+        let denied = lab.ctl("right", &["status"])["drops"]["host_denied"].as_u64();
+        assert!(denied >= Some(1), "hook {hook}: {denied:?}");
         let asked = lab.exec("vm1", "ping", &["-n", "-c", "2", "-i", "0.2", "-W", "1", "10.1.0.1"]);
         assert_eq!(lab::pinged(&asked.text), (2, 0), "hook {hook}");
         assert!(drops(&lab, "host_denied") >= 5, "hook {hook}");

@@ -1,6 +1,6 @@
 //! Frames that a VM may not send, made by hand.
 
-use testkit::{discovery, echo, ethernet, ipv6, link_local, tag, udp, vm_mac};
+use testkit::{discovery, echo, ethernet, ipv6, link_local, tag, tcp, udp, vm_mac};
 use wire::MacAddr;
 use wire::checksum::{fold, sum};
 
@@ -146,6 +146,42 @@ pub(crate) fn tiny(mut frame: Vec<u8>, length: u16, flags_offset: u16) -> Vec<u8
     frame.truncate(14 + usize::from(length));
     frame[16..18].copy_from_slice(&length.to_be_bytes());
     fragment(frame, flags_offset)
+}
+
+/// Whole as a frame, but its IPv4 header says so many bytes.
+pub(crate) fn cut(mut frame: Vec<u8>, length: u16) -> Vec<u8> {
+    frame[16..18].copy_from_slice(&length.to_be_bytes());
+    summed(frame)
+}
+
+/// As if it were of this protocol.
+pub(crate) fn protocol(frame: Vec<u8>, number: u8) -> Vec<u8> {
+    summed(with(frame, 23, number))
+}
+
+/// A segment with these flags to a port of VM 3's that its group does not open.
+pub(crate) fn scan(flags: u8) -> Vec<u8> {
+    tcp((me(), VM2, 5000 + u16::from(flags)), (GATEWAY_MAC, VM3, 23), flags, b"")
+}
+
+/// A datagram to a port of VM 3's.
+pub(crate) fn knock(from: u16, port: u16) -> Vec<u8> {
+    udp((me(), VM2, from), (GATEWAY_MAC, VM3, port), b"attack, and enough for a fragment")
+}
+
+/// A SYN to a port of the node's own.
+pub(crate) fn ssh(to: (MacAddr, [u8; 4])) -> Vec<u8> {
+    tcp((me(), VM2, 5000), (to.0, to.1, 22), 2, b"")
+}
+
+/// A SYN to the metadata's address in somebody's name.
+pub(crate) fn asks_metadata(as_whom: [u8; 4]) -> Vec<u8> {
+    tcp((me(), as_whom, 5000), (GATEWAY_MAC, [169, 254, 169, 254], 80), 2, b"")
+}
+
+/// As long as a VM's link lets through, which is a tag longer than the MTU, with the mark.
+pub(crate) fn long() -> Vec<u8> {
+    udp((me(), VM2, 5000), (vm_mac(1), VM1, 53), &[0; 1504 - 28 - 10])
 }
 
 /// An ICMP message of the attacker's with this source.

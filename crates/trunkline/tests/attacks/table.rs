@@ -38,7 +38,8 @@ const fn attack(
     Attack { name, frame, counter, victim, open }
 }
 
-const MF: u16 = 0x2000;
+/// More fragments follow.
+pub(crate) const MF: u16 = 0x2000;
 
 pub(crate) const ATTACKS: &[Attack] = &[
     // MAC addresses.
@@ -238,7 +239,106 @@ pub(crate) const ATTACKS: &[Attack] = &[
         Dropped("tiny_fragment"),
         || tiny(tcp((me(), VM2, 5000), (GATEWAY_MAC, FAR, 22), 2, b""), 32, 1),
     ),
+    // Around VM 3's group, which lets in ICMP, TCP port 22 and UDP port 53.
+    attack("scan: a SYN", "security_group", "vm3", Arrives, || scan(0x02)),
+    attack("scan: a SYN with ACK", "security_group", "vm3", Arrives, || scan(0x12)),
+    attack("scan: an ACK", "security_group", "vm3", Arrives, || scan(0x10)),
+    attack("scan: a FIN", "security_group", "vm3", Arrives, || scan(0x01)),
+    attack("scan: a RST", "security_group", "vm3", Arrives, || scan(0x04)),
+    attack("scan: no flag", "security_group", "vm3", Arrives, || scan(0)),
+    attack("scan: FIN, PSH and URG", "security_group", "vm3", Arrives, || scan(0x29)),
+    attack("scan: UDP", "security_group", "vm3", Arrives, || knock(5000, 54)),
+    attack("scan: UDP from a name server's port", "security_group", "vm3", Arrives, || {
+        knock(53, 5000)
+    }),
+    attack("scan: a protocol without ports", "security_group", "vm3", Arrives, || {
+        protocol(knock(5000, 53), 132)
+    }),
+    attack("a first fragment to a closed port", "security_group", "vm3", Arrives, || {
+        fragment(knock(5000, 54), MF)
+    }),
+    attack("a later fragment whose first never comes", "fragment_alone", "vm3", Arrives, || {
+        fragment(with(knock(5000, 53), 19, 99), 9)
+    }),
+    attack(
+        "a first fragment cut before its flags, to a group",
+        "tiny_fragment",
+        "vm3",
+        Arrives,
+        || tiny(scan(0x02), 28, MF),
+    ),
+    attack(
+        "a fragment over the first one's flags, to a group",
+        "tiny_fragment",
+        "vm3",
+        Arrives,
+        || tiny(scan(0x02), 32, 1),
+    ),
+    // What the node knows and serves; without walls a rule opens it as well.
+    attack("metadata: asked in a sibling's name", "spoofed_ipv4", "inet", Arrives, || {
+        asks_metadata(VM1)
+    }),
+    attack("metadata: asked in another tenant's name", "spoofed_ipv4", "inet", Arrives, || {
+        asks_metadata(VM3)
+    }),
+    attack("the node: ssh at the gateway", "host_denied", "left", Arrives, || {
+        ssh((GATEWAY_MAC, GATEWAY))
+    }),
+    attack("the node: ssh at its public address", "host_denied", "left", Arrives, || {
+        ssh((GATEWAY_MAC, [91, 207, 15, 105]))
+    }),
+    attack("the node: ssh at another tenant's gateway", "host_denied", "left", Arrives, || {
+        ssh((GATEWAY_MAC, [10, 1, 0, 1]))
+    }),
+    attack("the node: the metadata server's own port", "host_denied", "left", Arrives, || {
+        tcp((me(), VM2, 5000), (GATEWAY_MAC, GATEWAY, 8775), 2, b"")
+    }),
+    attack("the node: a UDP service", "host_denied", "left", Arrives, || {
+        testkit::udp((me(), VM2, 5000), (GATEWAY_MAC, GATEWAY, 161), b"attack")
+    }),
+    attack("the node: a protocol without ports", "host_denied", "left", Arrives, || {
+        protocol(routed(VM2, GATEWAY), 47)
+    }),
     // Frames that contradict themselves.
+    attack("a frame longer than the MTU", "too_big", "vm1", Dropped("too_big"), long),
+    attack(
+        "IPv4 shorter than its own header",
+        "malformed_ipv4",
+        "vm5",
+        Dropped("malformed_ipv4"),
+        || cut(from(VM2), 19),
+    ),
+    attack(
+        "TCP cut within its header",
+        "malformed_transport",
+        "vm5",
+        Dropped("malformed_transport"),
+        || cut(tcp((me(), VM2, 5000), (vm_mac(5), VM5, 22), 2, b""), 20 + 12),
+    ),
+    attack(
+        "UDP cut within its header",
+        "malformed_transport",
+        "vm5",
+        Dropped("malformed_transport"),
+        || cut(from(VM2), 20 + 4),
+    ),
+    attack(
+        "ICMP cut within its header",
+        "malformed_transport",
+        "vm5",
+        Dropped("malformed_transport"),
+        || cut(echo((me(), VM2), (vm_mac(5), VM5), true, 7), 20 + 3),
+    ),
+    attack(
+        "UDP shorter than its own header",
+        "malformed_transport",
+        "vm5",
+        Dropped("malformed_transport"),
+        || with(from(VM2), 39, 4),
+    ),
+    attack("ARP cut short", "malformed_arp", "vm5", Dropped("malformed_arp"), || {
+        arp(1, (me(), VM2), (MacAddr::ZERO, VM5), EVERYBODY)[..24].to_vec()
+    }),
     attack(
         "an IPv4 header of four words",
         "malformed_ipv4",
