@@ -95,7 +95,8 @@ fn one_vm_takes_neither_all_connections_nor_all_ports_of_a_destination() {
         }
         drop(lab);
         // Without the limit it has all of the ports.
-        let lab = Lab::up(&[flags, &more[..2]].concat());
+        let unlimited = ["--vif-snat-ports", "1000"];
+        let lab = Lab::up(&[flags, &more[..2], &unlimited].concat());
         for (from, to) in [("vm2", "10.0.0.3"), ("vm2", "8.8.8.8"), ("vm3", "8.8.8.8")] {
             lab.pings(from, to);
         }
@@ -112,7 +113,7 @@ fn one_vm_takes_neither_all_connections_nor_all_ports_of_a_destination() {
 fn stations_beyond_fdb_limit_are_not_learned_and_the_others_stay_known() {
     for (name, flags) in HOOKS {
         // Made-up addresses pass where there is no wall.
-        let lab = Lab::up(&[flags, &["--firewall-driver", "noop"]].concat());
+        let lab = Lab::up(&[flags, &["--firewall-driver", "noop", "--vif-macs", "4096"]].concat());
         lab.pings("vm1", "10.0.0.7");
         let made_up = |first: u8| {
             move |n: u16| {
@@ -182,7 +183,8 @@ fn a_storm_of_arp_ends_at_its_port_and_the_others_go_on() {
         println!("{name}: {heard} of 10000 heard, {allowed} allowed");
         assert!(heard > 0 && heard as u128 <= allowed, "{name}: {heard} of {allowed}");
         drop(lab);
-        let lab = Lab::up(flags);
+        let unlimited = ["--punt-rate", "100000", "--vif-flood-rate", "1000000"];
+        let lab = Lab::up(&[flags, &unlimited].concat());
         lab.pings("vm1", "10.0.0.7");
         let (mut pings, capture) = storm(&lab);
         pings.wait();
