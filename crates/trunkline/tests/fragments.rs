@@ -286,9 +286,10 @@ fn what_never_gets_its_first_fragment_is_dropped_and_counted_and_delays_nobody()
         }
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let parts = ["fragment_alone", "fragments_full"].map(|why| dropped(&lab, "left", why));
+            // Half of a worker's room is one VM's, so it is never full of hers alone.
+            let parts = ["fragment_alone", "held_quota"].map(|why| dropped(&lab, "left", why));
             if parts.iter().sum::<u64>() == 2000 {
-                assert!(parts[0] >= 200 && parts[1] >= 1400, "{parts:?}");
+                assert!(parts[0] >= 100 && parts[1] >= 1400, "{parts:?}");
                 break;
             }
             assert!(Instant::now() < deadline, "hook {hook}: {parts:?}");
