@@ -8,7 +8,7 @@ SHELL := bash
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 flags := $(if $(HOOK),--hook $(HOOK)) $(if $(VIF_HOOK),--vif-hook $(VIF_HOOK)) $(FLAGS)
-scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/linux-walls tools/lab.d/udhcpc-script tools/lab.d/guest-init tools/test tools/demo tools/compare tools/bench tools/bench.d/report tools/bench.d/ovs tools/bench.d/instructions tools/bench.d/jumbo tools/bench.d/exhausted tools/bench.d/fairness tools/old-kernel tools/adopt-vlan tools/install-deps tools/fuzz/run tools/fuzz/sancov .ci/run
+scripts := tools/lab tools/lab.d/linux-rules tools/lab.d/linux-walls tools/lab.d/udhcpc-script tools/lab.d/guest-init tools/test tools/demo tools/compare tools/bench tools/bench.d/report tools/bench.d/ovs tools/bench.d/instructions tools/bench.d/jumbo tools/bench.d/exhausted tools/bench.d/fairness tools/bench.d/rules tools/old-kernel tools/adopt-vlan tools/install-deps tools/fuzz/run tools/fuzz/sancov .ci/run
 
 .PHONY: deps build demo compare bench test fuzz check lab-up lab-down clean
 
