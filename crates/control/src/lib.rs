@@ -16,8 +16,9 @@
 //!     cidr = "10.0.0.0/24"
 //!     gateway = "10.0.0.1"
 //! "#;
-//! let model = Model::from_text(&Flags::default(), "left.toml", file).unwrap();
+//! let model = Model::from_text(&Flags::default(), "left.toml", file)?;
 //! assert_eq!(model.networks[0].bridge, "br100");
+//! # Ok::<(), control::config::ConfigError>(())
 //! ```
 #![forbid(unsafe_code)]
 

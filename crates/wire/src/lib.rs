@@ -14,9 +14,10 @@
 //! ];
 //! let mut frame = frame.to_vec();
 //! frame.resize(18 + 40, 0);
-//! let headers = wire::parse(&frame).unwrap();
+//! let headers = wire::parse(&frame)?;
 //! assert_eq!(headers.vlan, Some(100));
 //! assert_eq!(headers.ethertype, wire::ethertype::IPV6);
+//! # Ok::<(), wire::Malformed>(())
 //! ```
 #![forbid(unsafe_code)]
 
