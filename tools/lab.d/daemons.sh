@@ -27,14 +27,14 @@ TOML
         [[ $manager == flat ]] || echo "gateway = \"${gateway["$node $name"]}\""
     done
     for n in "${vms[@]}"; do
-        [[ $(vm_node "$n") == "$node" ]] || continue
+        [[ ${vm_node[$n]} == "$node" ]] || continue
         write_vif "vnet$n" "$n"
     done
     write_groups
     # FlatManager knows no floating addresses either.
     [[ $manager != flat ]] || return 0
     for n in "${vms[@]}"; do
-        [[ $(vm_node "$n") == "$node" && -n ${floating[$n]:-} ]] || continue
+        [[ ${vm_node[$n]} == "$node" && -n ${floating[$n]:-} ]] || continue
         printf '\n[[floating_ip]]\naddress = "%s"\nfixed = "%s"\n' "${floating[$n]}" "${vm_address[$n]}"
     done
 }
@@ -80,7 +80,7 @@ many_rules() { # how many
 
 write_vif() { # interface VM, with the caller's groups
     printf '\n[[vif]]\nname = "%s"\nnetwork = "%s"\nmac = "%s"\naddresses = ["%s"]\n' \
-        "$1" "${vm_segment[$2]}" "$(vm_mac "$2")" "${vm_address[$2]}"
+        "$1" "${vm_segment[$2]}" "${vm_mac[$2]}" "${vm_address[$2]}"
     if [[ ${groups:-open} == nova ]]; then echo "groups = [\"${vm_segment[$2]}\"]"; fi
 }
 
@@ -101,10 +101,11 @@ start_daemon() { # node flag…
 }
 
 daemon_pid() { # node: prints its pid, fails if it does not run
-    local pid
+    local pid words
     [[ -r $run/$1.pid ]] && pid=$(<"$run/$1.pid") && [[ -n $pid ]] || return 1
     # The number may belong to somebody else by now.
-    [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *trunkline*"--node $1 "* ]] || return 1
+    mapfile -d '' -t words 2>/dev/null <"/proc/$pid/cmdline" || return 1
+    [[ "${words[*]} " == *trunkline*"--node $1 "* ]] || return 1
     echo "$pid"
 }
 

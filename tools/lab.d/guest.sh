@@ -83,7 +83,7 @@ guest_up() { # nova|router|vm
     if [[ $role == vm ]]; then
         guest_becomes_vm
         words="address=${vm_address[$guest_vm]}/24 gateway=$(vm_gateway "$guest_vm")"
-        boot_guest left "$guest_vif" "$(vm_mac "$guest_vm")" "role=vm $words"
+        boot_guest left "$guest_vif" "${vm_mac[$guest_vm]}" "role=vm $words"
     else
         tap=guest-eth0
         guest_tap switch "$tap"

@@ -11,16 +11,16 @@ readonly namespaces=(switch inet left right vm1 vm2 vm3 vm4 vm5 vm6) # each with
 readonly -A public_address=([left]=91.207.15.105 [right]=91.207.15.106)
 readonly public_prefix=24 upstream=91.207.15.1
 readonly floating_net=91.208.23.0/24 far_away=8.8.8.8
-# VM -> floating address.
+# By VM.
 readonly -A floating=([1]=91.208.23.11 [6]=91.208.23.16)
+readonly vm_node=(- left left left right right right left)
+readonly vm_mac=(- fa:16:3e:00:00:0{1..7})
 
 # Filled by `lay_out`. `segments` is in order; the others are keyed by segment, "node segment" or VM.
 segments=()
 declare -A vlan cidr bridge gateway vm_segment vm_address
 
-vm_node() { if (($1 <= 3 || $1 == guest_vm)); then echo left; else echo right; fi; }
-vm_mac() { printf 'fa:16:3e:00:00:%02x\n' "$1"; }
-vm_gateway() { echo "${gateway["$(vm_node "$1") ${vm_segment[$1]}"]}"; }
+vm_gateway() { echo "${gateway["${vm_node[$1]} ${vm_segment[$1]}"]}"; }
 
 segment() { # name vlan cidr bridge left-gateway right-gateway
     segments+=("$1")

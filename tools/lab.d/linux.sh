@@ -27,35 +27,39 @@ linux_uplink() { # segment, with the caller's tagged
     fi
 }
 
-linux_node() { # node manager, with the caller's tagged and walls
+linux_node() { # node manager, with the caller's tagged; its cables are there
     local node=$1 manager=$2 name uplink mac n
     for name in "${segments[@]}"; do
         uplink=$(linux_uplink "$name")
         if [[ $uplink == vlan* ]]; then
-            ip -n "tl-$node" link add link eth0 name "$uplink" type vlan id "${vlan[$name]}"
-            ip -n "tl-$node" link set "$uplink" up
+            link_in "$node" link add link eth0 name "$uplink" type vlan id "${vlan[$name]}"
+            link_in "$node" link set "$uplink" up
         fi
-        mac=$(ip -n "tl-$node" -j link show "$uplink" | jq -r '.[0].address')
+        mac=$(ip -n "tl-$node" -j link show "${uplink/#vlan*/eth0}" | jq -r '.[0].address')
         # The bridge wears its uplink's MAC, as nova's did since Liberty; else it would change with every VM.
-        ip -n "tl-$node" link add "${bridge[$name]}" address "$mac" type bridge stp_state 0 forward_delay 0
-        ip -n "tl-$node" link set "$uplink" master "${bridge[$name]}"
-        ip -n "tl-$node" link set "${bridge[$name]}" up
+        link_in "$node" link add "${bridge[$name]}" address "$mac" type bridge stp_state 0 forward_delay 0
+        link_in "$node" link set "$uplink" master "${bridge[$name]}"
+        link_in "$node" link set "${bridge[$name]}" up
         # FlatManager configures no address anywhere.
         if [[ $manager != flat ]]; then
-            ip -n "tl-$node" addr add "${gateway["$node $name"]}/24" brd + dev "${bridge[$name]}"
+            link_in "$node" addr add "${gateway["$node $name"]}/24" brd + dev "${bridge[$name]}"
         fi
     done
     for n in "${vms[@]}"; do
-        [[ $(vm_node "$n") == "$node" ]] || continue
-        ip -n "tl-$node" link set "vnet$n" master "${bridge[${vm_segment[$n]}]}"
+        [[ ${vm_node[$n]} == "$node" ]] || continue
+        link_in "$node" link set "vnet$n" master "${bridge[${vm_segment[$n]}]}"
         # nova switched hairpin on for every VM, so that one reaches itself by its floating address.
-        ip -n "tl-$node" link set "vnet$n" type bridge_slave hairpin on
+        link_in "$node" link set "vnet$n" type bridge_slave hairpin on
         if [[ $manager != flat && -n ${floating[$n]:-} ]]; then
-            ip -n "tl-$node" addr add "${floating[$n]}/32" dev eth1
+            link_in "$node" addr add "${floating[$n]}/32" dev eth1
         fi
     done
-    [[ $manager == flat ]] || in_ns "$node" sysctl -qw net.ipv4.ip_forward=1
+    [[ $manager == flat ]] || set_in "$node" sysctl -qw net.ipv4.ip_forward=1
     bridge_netfilter "$node" 1
+}
+
+linux_firewall() { # node manager, with the caller's walls
+    local node=$1 manager=$2
     # nova wrote for the iptables of its time, which is called legacy today.
     "$lab_d/linux-rules" "$node" "$manager" | in_ns "$node" iptables-legacy-restore
     # Its ebtables are called nft.
