@@ -226,9 +226,16 @@ fn of_ten_thousand_rules_and_four_thousand_members_a_judgement_takes_microsecond
             Ask { port, ..plain_ask(1, source.to_be_bytes()) }
         })
         .collect();
-    let start = std::time::Instant::now();
-    let let_in = asks.iter().filter(|ask| walls.judge(vif(), ask).is_some()).count();
-    let each = start.elapsed() / asks.len() as u32;
+    // A hundred at a time, of which the middle one counts: a CPU may stand still for longer than all of them take.
+    let mut let_in = 0;
+    let judge = |asks: &[Ask]| {
+        let start = std::time::Instant::now();
+        let_in += asks.iter().filter(|ask| walls.judge(vif(), ask).is_some()).count();
+        start.elapsed() / asks.len() as u32
+    };
+    let mut times: Vec<_> = asks.chunks(100).map(judge).collect();
+    times.sort_unstable();
+    let each = times[times.len() / 2];
     println!("compiled in {compiled:?}, {each:?} for each of {} asked", asks.len());
     assert!(let_in > 1_000 && let_in < 19_000, "{let_in}");
     assert!(each < std::time::Duration::from_micros(10), "{each:?}");
