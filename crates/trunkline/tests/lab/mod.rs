@@ -155,6 +155,24 @@ impl Lab {
         self.counted(host, "Udp:", "RcvbufErrors")
     }
 
+    /// Frames that a cable had no room for: a veth's ring has 256 places and a CPU's queue 1000, and
+    /// who reads them shares two cores with all else. A frame may be counted at both ends.
+    pub(crate) fn found_no_room(&self) -> u64 {
+        let hosts = ["switch", "inet", "left", "right", "vm1", "vm2", "vm3", "vm4", "vm5", "vm6"];
+        let of_host = |host| {
+            let said = self.run(host, "ip", &["-j", "-s", "link"]);
+            let links: serde_json::Value = serde_json::from_str(&said).unwrap();
+            let dropped = |link: &serde_json::Value| {
+                // The daemon's own are no cables.
+                let ours = link["ifname"].as_str().unwrap().starts_with("tl-");
+                let way = |way: &str| link["stats64"][way]["dropped"].as_u64().unwrap();
+                if ours { 0 } else { way("rx") + way("tx") }
+            };
+            links.as_array().unwrap().iter().map(dropped).sum::<u64>()
+        };
+        hosts.into_iter().map(of_host).sum()
+    }
+
     /// A counter of a host's own stack.
     pub(crate) fn counted(&self, host: &str, protocol: &str, name: &str) -> u64 {
         let text = self.run(host, "cat", &["/proc/net/snmp"]);
@@ -229,7 +247,8 @@ impl Lab {
         self.start(from, "ping", &["-n", "-i", &every, "-w", &deadline, "-c", &count, to])
     }
 
-    /// Twenty pings, which must all be answered; the very first may wait for ARP.
+    /// Twenty pings, which must all be answered; the very first may wait for ARP. It asks on until so
+    /// many answers came, so that there may be more than twenty of both.
     pub(crate) fn pings(&self, from: &str, to: &str) {
         let text = self.start_pings(from, to, 20, 5).wait().text;
         assert_eq!(in_a_row(&text, 20), 20, "{from} → {to}: {text}");
