@@ -1,15 +1,13 @@
-//! A security group: what may open a connection to its VMs, in a form that is asked in
-//! O(log n) of its rules.
+//! A security group: what may open a connection to its VMs.
 //!
 //! A rule is a protocol, a range of what that protocol has for ports, and who may come: a prefix,
-//! or the members of a group. The ranges of one protocol are the leaves of a segment tree, and a
-//! rule stands in the few nodes that cover its range; so what concerns one port is on the path from its
-//! leaf to the root. A node has its prefixes as sorted ranges of addresses of which none holds
-//! another, and its groups sorted: each is a binary search.
+//! or the members of a group. Those of one protocol are compiled to [`Ranges`].
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+
+use crate::ranges::{Ranges, Wanted, Who};
 
 /// IP protocol number of UDP.
 pub(crate) const UDP: u8 = 17;
@@ -44,12 +42,6 @@ pub struct Rule {
     pub from: Origin,
 }
 
-impl Rule {
-    fn is_of_all(&self) -> bool {
-        (self.first, self.last) == (0, u16::MAX)
-    }
-}
-
 /// Who is to be let in by a group's rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Comer<'a> {
@@ -70,9 +62,9 @@ pub struct Group {
     pub name: String,
     rules: Box<[Rule]>,
     /// Rules of every protocol.
-    any: Sources,
+    any: Ranges<u32>,
     /// Rules of one protocol each, sorted by its number.
-    protocols: Box<[(u8, Protocol)]>,
+    protocols: Box<[(u8, Ranges<u32>)]>,
     asks_members: bool,
 }
 
@@ -85,15 +77,17 @@ impl Group {
         numbers.sort_unstable();
         numbers.dedup();
         let of = |protocol: Option<u8>| {
-            let all = rules.iter().zip(0..);
-            all.filter(move |(rule, _)| rule.protocol == protocol)
+            let all = rules.iter().zip(0..).filter(move |(rule, _)| rule.protocol == protocol);
+            Ranges::of(all.map(move |(rule, at)| {
+                let (first, last) = protocol.map_or((0, u16::MAX), |_| (rule.first, rule.last));
+                (first, last, who(rule.from), at)
+            }))
         };
-        let protocols = numbers.iter().map(|number| (*number, Protocol::of(of(Some(*number)))));
         Self {
             name: name.to_owned(),
             rules: rules.into(),
-            any: Sources::of(of(None).map(|(rule, at)| (rule.from, at)).collect()),
-            protocols: protocols.collect(),
+            any: of(None),
+            protocols: numbers.iter().map(|number| (*number, of(Some(*number)))).collect(),
             asks_members: rules.iter().any(|rule| matches!(rule.from, Origin::Members(_))),
         }
     }
@@ -113,120 +107,16 @@ impl Group {
     pub(crate) fn admits(&self, comer: &Comer<'_>) -> Option<u32> {
         let at = self.protocols.binary_search_by_key(&comer.protocol, |(number, _)| *number);
         let own = at.ok().and_then(|at| self.protocols.get(at));
-        self.any.hold(comer).or_else(|| own?.1.admits(comer))
-    }
-}
-
-/// The rules of one protocol.
-#[derive(Clone, Debug, Default)]
-struct Protocol {
-    /// Those of all ports: the only ones that hold for a packet that tells none.
-    whole: Sources,
-    /// Where ranges begin and end, sorted: leaf i is from `points[i]` to the next.
-    points: Box<[u32]>,
-    /// A segment tree over the leaves: node 1 is the root, the parent of i is i / 2.
-    nodes: Box<[Sources]>,
-}
-
-impl Protocol {
-    fn of<'r>(rules: impl Iterator<Item = (&'r Rule, u32)>) -> Self {
-        let (whole, some): (Vec<_>, Vec<_>) = rules.partition(|(rule, _)| rule.is_of_all());
-        let ends = |rule: &Rule| [u32::from(rule.first), u32::from(rule.last) + 1];
-        let mut points: Vec<u32> = some.iter().flat_map(|(rule, _)| ends(rule)).collect();
-        points.sort_unstable();
-        points.dedup();
-        let leaves = points.len();
-        let mut nodes: Vec<Vec<(Origin, u32)>> = vec![Vec::new(); 2 * leaves];
-        for (rule, at) in some {
-            let [first, end] = ends(rule).map(|point| points.partition_point(|it| *it < point));
-            let (mut left, mut right) = (first + leaves, end + leaves);
-            while left < right {
-                if left & 1 == 1 {
-                    nodes[left].push((rule.from, at));
-                    left += 1;
-                }
-                if right & 1 == 1 {
-                    right -= 1;
-                    nodes[right].push((rule.from, at));
-                }
-                (left, right) = (left / 2, right / 2);
-            }
-        }
-        Self {
-            whole: Sources::of(whole.iter().map(|(rule, at)| (rule.from, *at)).collect()),
-            points: points.into(),
-            nodes: nodes.into_iter().map(Sources::of).collect(),
-        }
-    }
-
-    fn admits(&self, comer: &Comer<'_>) -> Option<u32> {
-        self.whole.hold(comer).or_else(|| self.ranges_admit(comer))
-    }
-
-    fn ranges_admit(&self, comer: &Comer<'_>) -> Option<u32> {
-        let port = u32::from(comer.port?);
-        let leaf = self.points.partition_point(|point| *point <= port).checked_sub(1)?;
-        let mut at = leaf + self.points.len();
-        while at > 0 {
-            if let Some(rule) = self.nodes.get(at).and_then(|node| node.hold(comer)) {
-                return Some(rule);
-            }
-            at /= 2;
-        }
-        None
-    }
-}
-
-/// Those whom some rules let in, each with the place of its rule.
-#[derive(Clone, Debug, Default)]
-struct Sources {
-    /// First and last address, sorted; none holds another.
-    addresses: Box<[(u32, u32, u32)]>,
-    /// Groups, sorted.
-    groups: Box<[(u32, u32)]>,
-}
-
-impl Sources {
-    fn of(from: Vec<(Origin, u32)>) -> Self {
-        let mut addresses = Vec::new();
-        let mut groups = Vec::new();
-        for (from, rule) in from {
-            match from {
-                Origin::Prefix(net) => {
-                    addresses.push((net.network().to_bits(), net.broadcast().to_bits(), rule));
-                }
-                Origin::Members(group) => groups.push((group, rule)),
-            }
-        }
-        // Of two prefixes one holds the other or they share nothing: the wider comes first.
-        addresses.sort_unstable_by_key(|(first, last, rule)| (*first, !*last, *rule));
-        let mut widest: Vec<(u32, u32, u32)> = Vec::new();
-        for one in addresses {
-            if widest.last().is_none_or(|before| one.0 > before.1) {
-                widest.push(one);
-            }
-        }
-        groups.sort_unstable();
-        groups.dedup_by_key(|(group, _)| *group);
-        Self { addresses: widest.into(), groups: groups.into() }
-    }
-
-    fn hold(&self, comer: &Comer<'_>) -> Option<u32> {
         let address = u32::from_be_bytes(comer.address);
-        let behind = self.addresses.partition_point(|(first, ..)| *first <= address);
-        let near = behind.checked_sub(1).and_then(|at| self.addresses.get(at));
-        if let Some((_, last, rule)) = near
-            && address <= *last
-        {
-            return Some(*rule);
-        }
-        if self.groups.is_empty() {
-            return None;
-        }
-        comer.groups.iter().find_map(|theirs| {
-            let at = self.groups.binary_search_by_key(theirs, |(group, _)| *group).ok()?;
-            Some(self.groups.get(at)?.1)
-        })
+        let wanted = Wanted { address, groups: comer.groups, port: comer.port };
+        self.any.admits(&wanted).or_else(|| own?.1.admits(&wanted))
+    }
+}
+
+fn who(from: Origin) -> Who<u32> {
+    match from {
+        Origin::Prefix(net) => Who::Prefix(net.network().to_bits(), net.broadcast().to_bits()),
+        Origin::Members(group) => Who::Members(group),
     }
 }
 
@@ -307,7 +197,6 @@ mod tests {
         let nets = ["10.0.0.0/8", "10.1.0.0/16", "10.255.255.255/32", "9.0.0.0/8", "10.0.0.0/8"];
         let rules = nets.map(|net| rule(None, 0, 65535, net));
         let group = Group::new("nested", &rules);
-        assert_eq!(group.any.addresses.len(), 2);
         let by = |address| group.admits(&comer(address, TCP, 1));
         assert_eq!(
             (by([10, 1, 0, 1]), by([9, 0, 0, 0]), by([11, 0, 0, 0])),
