@@ -2,7 +2,8 @@
 //!
 //! `judge` is the question alone, in a group of that many rules: a third of all senders are members of
 //! groups (4,096 members in all) that a tenth of the rules name, a third have an address of some
-//! prefix, the others of none. `first_packet` is the pipeline's whole work for the first packet of
+//! prefix, the others of none; `judge_cold` asks it when 2 MB of other things went through the caches
+//! since the last 32 times. `first_packet` is the pipeline's whole work for the first packet of
 //! a connection from the trunk to a VM, in batches of 32; with 0 rules nothing stands before the VM.
 //! What is established never asks, so `hit` of the bench `pipeline` holds with groups as well.
 
@@ -84,6 +85,21 @@ fn judge(bencher: Bencher<'_, '_>, rules: u32) {
     let mut batches = asks.chunks_exact(BATCH).cycle();
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         let batch = batches.next().unwrap_or_default();
+        black_box(batch.iter().filter(|ask| walls.judge(id(11), ask).is_some()).count())
+    });
+}
+
+#[divan::bench(args = RULES, sample_count = 2000, sample_size = 1)]
+fn judge_cold(bencher: Bencher<'_, '_>, rules: u32) {
+    let walls = walls(rules);
+    let asks: Vec<Ask> = (0..65_536).map(ask).collect();
+    let mut batches = asks.chunks_exact(BATCH).cycle();
+    let mut others = vec![0u64; 2 << 20 >> 3];
+    let next = || {
+        others.iter_mut().step_by(8).for_each(|line| *line += 1);
+        batches.next().unwrap_or_default()
+    };
+    bencher.counter(ItemsCount::new(BATCH)).with_inputs(next).bench_local_values(|batch| {
         black_box(batch.iter().filter(|ask| walls.judge(id(11), ask).is_some()).count())
     });
 }
