@@ -43,7 +43,7 @@ fn walls(count: u32) -> Walls {
         let address = 10 << 24 | scatter(at ^ 0x0f0f_0f0f) & 0x00ff_ffff;
         let length = 16 + (scatter(at ^ 0x3333_3333) % 17) as u8;
         let from = match (at % 10, Ipv4Net::new(address.into(), length)) {
-            (1..10, Ok(net)) => Origin::Prefix(net.trunc()),
+            (1..10, Ok(net)) => Origin::Prefix(net.trunc().into()),
             _ => Origin::Members(1 + at % 16),
         };
         let protocol = Some(if at.is_multiple_of(3) { 17 } else { 6 });
@@ -53,7 +53,8 @@ fn walls(count: u32) -> Walls {
     let rules: Vec<Rule> = (1..count).map(rule).chain([dns]).collect();
     let mut groups = vec![(Arc::new(Group::new("large", &rules)), Vec::new())];
     for number in 0..16u32 {
-        let members = (0..256).map(|at| (zone(), (172 << 24 | number << 8 | at).to_be_bytes()));
+        let address = |at: u32| (172 << 24 | number << 8 | at).to_be_bytes().into();
+        let members = (0..256).map(|at| (zone(), address(at)));
         groups.push((Arc::new(Group::new("members", &[])), members.collect()));
     }
     let wall = Wall { zone: zone(), groups: [0].into(), ..Wall::default() };
@@ -66,7 +67,7 @@ fn ask(number: u32) -> Ask {
         1 => 10 << 24 | scatter(number) & 0x00ff_ffff,
         _ => scatter(number),
     };
-    let source = source.to_be_bytes();
+    let source = source.to_be_bytes().into();
     Ask {
         zone: zone(),
         source,
