@@ -23,6 +23,10 @@
  *   word 6  index of the other direction 32, stamp 32
  *   word 7  last seen 32 (seconds), low bits of the count at install 16, state bits 16
  *
+ * A line of IPv6 is one of L2, but that word 1 is what both addresses come to under the table's key
+ * (line_ipv6_word1), and word 2 has ports as in IPv4, or twice the protocol that has none, and in
+ * the place of the protocol one of the marks _TCP6 to _OTHER6.
+ *
  * To read: word 0 (it must be live), words 1 and 2, the others, word 0 again; volatile loads; any
  * difference is a miss. Any other order tears. x86-64 keeps loads in this order; arm64 needs
  * load-acquire. The kernel writes word 7 alone, and only by compare-and-swap on the value it read
@@ -54,6 +58,11 @@
 #define LINE_INGRESS_SHIFT 40
 #define LINE_ZONE_SHIFT 52
 #define LINE_NUMBER_MASK 0xfffULL
+#define LINE_PROTOCOL_OURS 249 /* from here on no protocols, but marks of lines */
+#define LINE_PROTOCOL_TCP6 249
+#define LINE_PROTOCOL_UDP6 250
+#define LINE_PROTOCOL_ICMP6 251
+#define LINE_PROTOCOL_OTHER6 252
 #define LINE_PROTOCOL_L2 255
 
 #define LINE_EGRESS_SHIFT 32
@@ -63,7 +72,7 @@
 #define LINE_REPLY 2      /* the reply's direction */
 #define LINE_REWRITES 4   /* addresses or ports change */
 #define LINE_NEXT_HOP 8   /* word 5 holds the number of a next hop */
-#define LINE_L2 16        /* word 3 holds the source MAC */
+#define LINE_L2 16        /* IPv6 or L2: word 3 holds the source MAC */
 #define LINE_ROUTED 32    /* the connection's first packet was addressed to the gateway */
 #define LINE_BRIDGED 64   /* the way is one of packets addressed to a station */
 
@@ -124,6 +133,30 @@ line_inline __u64 line_ipv4_word2(__u16 sport, __u16 dport, __u8 protocol, __u16
 	return sport | (__u64)dport << LINE_DPORT_SHIFT | (__u64)protocol << LINE_PROTOCOL_SHIFT |
 	       (ingress & LINE_NUMBER_MASK) << LINE_INGRESS_SHIFT |
 	       (zone & LINE_NUMBER_MASK) << LINE_ZONE_SHIFT;
+}
+
+/* Half of an IPv6 address, raw. */
+line_inline __u64 line_half(const __u32 *words)
+{
+	return words[0] | (__u64)words[1] << 32;
+}
+
+line_inline __u64 line_fold(__u64 word)
+{
+	return word ^ word >> LINE_HASH_FOLD;
+}
+
+/*
+ * Word 1 of an IPv6 key. Each step turns one half of an address around among all words, so that
+ * two that differ in one half never come to the same.
+ */
+line_inline __u64 line_ipv6_word1(const __u32 *src, const __u32 *dst, __u64 key)
+{
+	__u64 hash = line_fold((key ^ line_half(src)) * LINE_HASH_1);
+
+	hash = line_fold((hash ^ line_half(src + 2)) * LINE_HASH_2);
+	hash = line_fold((hash ^ line_half(dst)) * LINE_HASH_1);
+	return line_fold((hash ^ line_half(dst + 2)) * LINE_HASH_2);
 }
 
 /* A MAC address as a number, first byte lowest. */

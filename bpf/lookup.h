@@ -7,8 +7,7 @@
 /* The zone of public ports. */
 #define PUBLIC_ZONE 0
 
-/* Said when the programs are loaded: the JIT makes numbers of them. */
-const volatile __u64 hash_key = 0; /* header.hash_key */
+/* Said when the programs are loaded, as hash_key is. */
 const volatile __u32 line_count = LINE_HOME; /* header.lines */
 const volatile __u8 replays = 1;    /* 0: the workers do it all */
 const volatile __u8 has_frags = 0;  /* XDP is given frames in pieces: kernel 5.18 */

@@ -52,11 +52,7 @@
 #define PORT_IS_PUBLIC 2 /* a NIC by which owned addresses are reached, trunk or not */
 #define PORT_TAKES_XDP 4 /* what XDP redirects to it arrives; to others tc redirects */
 #define PORT_LONG 8      /* frames may come in pieces, of which XDP sees the first */
-#define PORT_WALLED 16   /* its VM may send as itself alone */
-#define PORT_METERED 32  /* its VM has a quota */
-
-/* IPv6 addresses of a vif's VM beside those it makes of its MAC, as far as told.address goes. */
-#define TOLD 4
+#define PORT_METERED 16  /* its VM has a quota */
 
 /* segment.flags */
 #define SEGMENT_UP 1
@@ -107,7 +103,7 @@
 #define RESERVED_BYTES 8192
 
 /* header.layout: what all of this, and the lines, look like. */
-#define LAYOUT 6
+#define LAYOUT 7
 
 struct port {
 	__u32 ifindex;
@@ -164,12 +160,6 @@ struct quota {
 	struct rate rates[QUOTA_RATES];
 };
 _Static_assert(sizeof(struct quota) == QUOTA_RATES * 16, "quota");
-
-/* What the VM behind a vif was told to be. */
-struct told {
-	__u64 address[TOLD][2]; /* raw halves; zeros: no more of them */
-};
-_Static_assert(sizeof(struct told) == 16 * TOLD, "told");
 
 /* An interface that is a port's. */
 struct place {
@@ -304,14 +294,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct quota);
 } quotas SEC(".maps");
-
-/* By port number. Apart from the ports: only few packets ask. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, PORTS);
-	__type(key, __u32);
-	__type(value, struct told);
-} tolds SEC(".maps");
 
 /* A NIC's VLAN (0: untagged) to segment number, VLANS for each NIC. */
 struct {

@@ -14,6 +14,9 @@
 
 #include "line.h"
 
+/* Said when the programs are loaded: the JIT makes a number of it. */
+const volatile __u64 hash_key = 0; /* header.hash_key */
+
 #define VLAN_ID 0x0fff
 #define VLAN_FOREIGN -1 /* tagged, but not with an 802.1Q tag */
 #define VLAN_CUT -2     /* cut within its headers */
@@ -92,6 +95,11 @@ _Static_assert(sizeof(struct icmp) == 8, "icmp");
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 
+#define IPV6_HOST_IDENTITY 139 /* extension headers that linux/in.h does not have (IANA) */
+#define IPV6_SHIM6 140
+#define ICMPV6_ECHO 128 /* RFC 4443 */
+#define ICMPV6_ECHO_REPLY 129
+
 /* The flag byte of TCP (RFC 9293) and where it is. */
 #define TCP_FIN 1
 #define TCP_SYN 2
@@ -114,9 +122,10 @@ struct arp {
 _Static_assert(sizeof(struct arp) == 28, "arp");
 
 enum packet_kind {
-	PACKET_OTHER, /* neither ARP nor IPv4 */
+	PACKET_OTHER, /* neither ARP nor IPv4; IPv6 that is for the workers to read */
+	PACKET_IPV6,  /* with a transport header next, or a protocol that has no ports */
 	PACKET_ARP,   /* destination is its target */
-	PACKET_FLOW,  /* TCP, UDP, ICMP echo, or without ports: a line can be for it */
+	PACKET_FLOW,  /* IPv4: TCP, UDP, ICMP echo, or without ports: a line can be for it */
 	PACKET_FRAGMENT,
 	PACKET_ICMP_ERROR,
 	PACKET_IPV4, /* ICMP that is neither echo nor error, or cut before its ports */
@@ -127,15 +136,17 @@ struct packet {
 	enum packet_kind kind;
 	__u32 source;
 	__u32 destination;
+	__u64 addresses; /* of IPv6: both, as word 1 of its line has them */
 	__u16 sport;
 	__u16 dport;
 	__u16 ethertype;
 	__u8 protocol;
+	__u8 mark; /* of IPv6: what its line has in the place of a protocol */
 	__u8 ttl;
 	__u16 bits;    /* what it says of its connection's end: LINE_FIN, LINE_RST */
 	__u8 l3;       /* offset of what the Ethernet header carries */
 	__u8 replays;  /* a line may be replayed for it: whole, and nothing in it asks for a decision */
-	__u32 headers; /* bytes of its IPv4 and TCP or UDP header, which each segment of it repeats */
+	__u32 headers; /* bytes of its IP and TCP or UDP header, which each segment of it repeats */
 };
 
 static __always_inline int parse_tcp(const __u8 *tcp, void *end, __u32 length,
@@ -148,7 +159,7 @@ static __always_inline int parse_tcp(const __u8 *tcp, void *end, __u32 length,
 	header = (tcp[TCP_OFFSET_AT] >> 4) * 4;
 	packet->bits = (tcp[TCP_FLAGS_AT] & TCP_FIN ? LINE_FIN : 0) |
 		       (tcp[TCP_FLAGS_AT] & TCP_RST ? LINE_RST : 0);
-	packet->headers = sizeof(struct iphdr) + header;
+	packet->headers += header;
 	// A SYN begins a connection anew, or has options for the workers to see.
 	packet->replays = header >= sizeof(struct tcphdr) && header <= length &&
 			  !(tcp[TCP_FLAGS_AT] & TCP_SYN);
@@ -160,7 +171,7 @@ static __always_inline void parse_udp(const struct udphdr *udp, __u32 length,
 {
 	__u32 said = bpf_ntohs(udp->len);
 
-	packet->headers = sizeof(struct iphdr) + sizeof(struct udphdr);
+	packet->headers += sizeof(struct udphdr);
 	packet->replays = said >= sizeof(struct udphdr) && said <= length;
 }
 
@@ -228,7 +239,7 @@ static __always_inline int parse_ipv4(const struct iphdr *ip, void *end, __u32 l
 	packet->protocol = ip->protocol;
 	packet->ttl = ip->ttl;
 	packet->headers = header;
-	if (packet->kind == PACKET_FRAGMENT || ip->protocol == LINE_PROTOCOL_L2)
+	if (packet->kind == PACKET_FRAGMENT || ip->protocol >= LINE_PROTOCOL_OURS)
 		return 1;
 	if (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP ||
 	    ip->protocol == IPPROTO_ICMP) {
@@ -255,36 +266,93 @@ static __always_inline int parse_arp(const struct arp *arp, void *end, struct pa
 	return 1;
 }
 
-/* How much of a frame's packet its segments would repeat, if it is cut; at most. */
-static __always_inline __u32 ipv6_headers(const struct ipv6hdr *ip, void *end)
+/* An echo of ICMPv6. The other messages are neighbour discovery and errors: not for lines. */
+static __always_inline void parse_icmpv6(const struct icmp *icmp, __u32 length,
+					 struct packet *packet)
 {
-	const __u8 *tcp = (void *)(ip + 1);
-
-	if (ip->nexthdr == IPPROTO_UDP)
-		return sizeof(*ip) + sizeof(struct udphdr);
-	if (ip->nexthdr == IPPROTO_TCP && (void *)(tcp + sizeof(struct tcphdr)) <= end)
-		return sizeof(*ip) + (tcp[TCP_OFFSET_AT] >> 4) * 4;
-	return sizeof(*ip) + 60;
+	packet->replays = length >= sizeof(struct icmp);
+	if (icmp->type == ICMPV6_ECHO)
+		packet->sport = icmp->id;
+	else if (icmp->type == ICMPV6_ECHO_REPLY)
+		packet->dport = icmp->id;
+	else
+		packet->replays = 0;
 }
 
-/* A frame that is bridged unread; of IPv6 the lengths must be right all the same. */
-static __always_inline int parse_other(void *payload, void *end, __u32 length,
-				       struct packet *packet)
-{
-	struct ipv6hdr *ip = payload;
+/*
+ * Extension headers, "nothing follows", and IPv4's ICMP: what is behind them is for the workers to
+ * read.
+ */
+#define IPV6_EXTENSIONS                                                                            \
+	(1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ICMP | 1ULL << IPPROTO_ROUTING |                \
+	 1ULL << IPPROTO_FRAGMENT | 1ULL << IPPROTO_AH | 1ULL << IPPROTO_NONE |                    \
+	 1ULL << IPPROTO_DSTOPTS)
 
-	if (packet->ethertype == bpf_htons(ETH_P_8021AD) ||
-	    packet->ethertype == bpf_htons(ETH_P_8021Q))
+static __always_inline int is_extension(__u8 number)
+{
+	if (number < 64)
+		return IPV6_EXTENSIONS >> number & 1;
+	return number == IPPROTO_MH || number == IPV6_HOST_IDENTITY || number == IPV6_SHIM6;
+}
+
+/* What follows the IPv6 header, of which the packet says it is so long. */
+static __always_inline int parse_behind_ipv6(void *payload, void *end, __u32 length,
+					     struct packet *packet)
+{
+	__u16 *ports = payload;
+
+	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
+	    packet->protocol != IPPROTO_ICMPV6) {
+		packet->mark = LINE_PROTOCOL_OTHER6;
+		packet->sport = packet->dport = packet->protocol << 8; // as a port lies in a packet
+		packet->replays = !is_extension(packet->protocol);
 		return 1;
-	// No real frame is so short that a tag would not fit behind its header.
-	packet->replays = length >= sizeof(struct vlan_tag);
-	if (packet->ethertype != bpf_htons(ETH_P_IPV6))
+	}
+	if (payload + sizeof(struct icmp) > end)
+		return 0;
+	if (packet->protocol == IPPROTO_ICMPV6) {
+		packet->mark = LINE_PROTOCOL_ICMP6;
+		parse_icmpv6(payload, length, packet);
 		return 1;
-	packet->replays = 0;
+	}
+	packet->sport = ports[0];
+	packet->dport = ports[1];
+	if (packet->protocol == IPPROTO_TCP) {
+		packet->mark = LINE_PROTOCOL_TCP6;
+		return parse_tcp(payload, end, length, packet);
+	}
+	packet->mark = LINE_PROTOCOL_UDP6;
+	parse_udp(payload, length, packet);
+	return 1;
+}
+
+static __always_inline int parse_ipv6(struct ipv6hdr *ip, void *end, __u32 length,
+				      struct packet *packet)
+{
+	__u32 said;
+	int read;
+
 	if ((void *)(ip + 1) > end)
 		return 0;
-	packet->headers = ipv6_headers(ip, end);
-	packet->replays = ip->version == 6 && sizeof(*ip) + bpf_ntohs(ip->payload_len) <= length;
+	said = bpf_ntohs(ip->payload_len);
+	packet->protocol = ip->nexthdr;
+	packet->headers = sizeof(*ip);
+	packet->addresses = line_ipv6_word1(ip->saddr.in6_u.u6_addr32, ip->daddr.in6_u.u6_addr32,
+					    hash_key);
+	read = parse_behind_ipv6(ip + 1, end, said, packet);
+	if (ip->version != 6 || sizeof(*ip) + said > length)
+		packet->replays = 0;
+	packet->kind = packet->replays ? PACKET_IPV6 : PACKET_OTHER;
+	return read;
+}
+
+/* A frame that is bridged unread. */
+static __always_inline int parse_other(__u32 length, struct packet *packet)
+{
+	// No real frame is so short that a tag would not fit behind its header.
+	packet->replays = packet->ethertype != bpf_htons(ETH_P_8021AD) &&
+			  packet->ethertype != bpf_htons(ETH_P_8021Q) &&
+			  length >= sizeof(struct vlan_tag);
 	return 1;
 }
 
@@ -314,7 +382,9 @@ static __always_inline int parse(void *data, void *end, __u32 length, struct pac
 		return parse_arp(at, end, packet);
 	if (packet->ethertype == bpf_htons(ETH_P_IP))
 		return parse_ipv4(at, end, length, packet);
-	return parse_other(at, end, length, packet);
+	if (packet->ethertype == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(at, end, length, packet);
+	return parse_other(length, packet);
 }
 
 /* How far that goes: a tag, the longest IPv4 header, and TCP's without options. */

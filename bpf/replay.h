@@ -165,6 +165,12 @@ static __always_inline struct key key_of(const struct arrival *from)
 	if (packet->kind == PACKET_FLOW)
 		return ipv4_key(from->port, from->segment ? from->segment->zone : PUBLIC_ZONE,
 				packet);
+	if (packet->kind == PACKET_IPV6)
+		return (struct key){
+			packet->addresses,
+			line_ipv4_word2(packet->sport, packet->dport, packet->mark,
+					from->port->number, from->number),
+		};
 	key.word1 = from->destination | (__u64)packet->ethertype << LINE_ETHERTYPE_SHIFT;
 	key.word2 = from->source >> 16 |
 		    line_ipv4_word2(0, 0, LINE_PROTOCOL_L2, from->port->number, from->number);

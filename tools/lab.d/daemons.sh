@@ -59,19 +59,21 @@ write_groups() {
     if [[ $groups == open ]]; then echo 'rules = [{}]'; else many_rules "$groups"; fi
 }
 
-# Rules of random ports, prefixes and members; the last three let everything in.
+# Rules of random ports, prefixes and members; the last 129 let everything in, in parts, because one for all ports would
+# leave nothing to the others.
 many_rules() { # how many
     awk -v count="$1" 'BEGIN {
         srand(1)
         print "rules = ["
-        for (n = 3; n < count; n++) {
+        for (n = 129; n < count; n++) {
             first = 1 + int(rand() * 65535); last = first + int(rand() * (65536 - first))
             from = sprintf("cidr = \"10.%d.%d.0/24\"", rand() * 256, rand() * 256)
             if (n % 10 == 0) from = "group = \"many\""
             printf "    { protocol = \"%s\", ports = \"%d-%d\", %s },\n", n % 3 ? "tcp" : "udp", first, last, from
         }
-        print "    { protocol = \"tcp\", ports = \"1-65535\" },"
-        print "    { protocol = \"udp\", ports = \"1-65535\" },"
+        for (n = 0; n < 65536; n += 1024)
+            for (udp = 0; udp < 2; udp++)
+                printf "    { protocol = \"%s\", ports = \"%d-%d\" },\n", udp ? "udp" : "tcp", n ? n : 1, n + 1023
         print "    { protocol = \"icmp\" },\n]\n\n[[security_group]]\nname = \"many\"\nmembers = ["
         for (n = 0; n < 4096; n++) printf "    \"172.16.%d.%d\",\n", int(n / 256), n % 256
         print "]"

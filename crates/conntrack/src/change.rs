@@ -40,7 +40,7 @@ impl Table {
     /// was read, somebody else was quicker; nothing was done.
     pub fn set_path(&self, flow: &Flow, rewrite: &Rewrite, stamp: u32) -> Option<Flow> {
         let flags = rewrite.flags & !REPLY | flow.flags() & REPLY;
-        let words = Rewrite { flags, ..*rewrite }.words(flow.key().is_l2());
+        let words = Rewrite { flags, ..*rewrite }.words(flow.key().is_bridged());
         self.change(flow, words, stamp)
     }
 

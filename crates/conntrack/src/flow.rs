@@ -16,7 +16,7 @@ pub struct Rewrite {
     pub source: [u8; 4],
     /// New destination address (IPv4 lines).
     pub destination: [u8; 4],
-    /// The flow's whole source MAC (L2 lines, in the place of the addresses).
+    /// The flow's whole source MAC (IPv6 and L2 lines, in the place of the addresses).
     pub source_mac: [u8; 6],
     /// New source port, or echo id of a request.
     pub source_port: u16,
@@ -35,7 +35,7 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// The path of frames that are bridged as they are. For an L2 line give the source MAC.
+    /// The path of frames that are bridged as they are. For an IPv6 or L2 line give the source MAC.
     pub const fn bridged(
         source_mac: [u8; 6],
         destination_mac: [u8; 6],
@@ -59,15 +59,15 @@ impl Rewrite {
 
     /// Words 3, 4 and 5.
     #[inline]
-    pub(crate) fn words(&self, is_l2: bool) -> [u64; 3] {
+    pub(crate) fn words(&self, is_bridged: bool) -> [u64; 3] {
         let number = |n: u16| {
             debug_assert!(u64::from(n) <= NUMBER_MASK, "ports, segments and VLANs have 12 bits");
             u64::from(n) & NUMBER_MASK
         };
         let raw = |address: [u8; 4]| u64::from(u32::from_ne_bytes(address));
-        let l2 = if is_l2 { L2 } else { 0 };
+        let l2 = if is_bridged { L2 } else { 0 };
         [
-            if is_l2 {
+            if is_bridged {
                 layout::mac(self.source_mac)
             } else {
                 raw(self.source) | raw(self.destination) << DST_SHIFT
@@ -148,7 +148,7 @@ impl Flow {
         layout::mac_bytes(self.words[5])
     }
 
-    /// The flow's source MAC, if this is an L2 line.
+    /// The flow's source MAC, if this is an IPv6 or L2 line.
     #[inline]
     pub const fn source_mac(&self) -> Option<[u8; 6]> {
         if self.flags() & L2 != 0 {

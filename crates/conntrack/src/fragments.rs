@@ -9,6 +9,9 @@ use crate::key::FlowKey;
 use crate::layout;
 use crate::sync::{AtomicU64, Ordering, fence};
 
+/// What all names of IPv6 datagrams have in the place of a protocol.
+const UDP: u8 = 17;
+
 /// How long after its last fragment a datagram is remembered. RFC 6146 §4 asks a translator to wait
 /// two seconds at least (FRAGMENT_MIN); numbers of datagrams come round again in less than Linux's
 /// thirty (RFC 4963).
@@ -80,6 +83,13 @@ impl Fragments {
         zone: u16,
     ) -> FlowKey {
         FlowKey::ipv4(src, dst, id, 0, protocol, ingress, zone)
+    }
+
+    /// The same of IPv6; `addresses` is what its addresses come to under the table's key. Only the
+    /// first fragment says which protocol it is of (RFC 8200 §4.5).
+    #[must_use]
+    pub const fn datagram6(addresses: u64, id: u32, ingress: u16, segment: u16) -> FlowKey {
+        FlowKey::ipv6(addresses, (id >> 16) as u16, id as u16, UDP, ingress, segment)
     }
 
     /// Remembers what a first fragment says. Where all places are being written it is not, and the

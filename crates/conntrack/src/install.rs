@@ -200,7 +200,7 @@ impl Table {
         let fill = |new: &NewLine, claim: &Claim, partner: &Claim, bits: u16, reply: u8| {
             let rewrite = Rewrite { flags: new.rewrite.flags & !REPLY | reply, ..new.rewrite };
             let line = &self.lines[claim.index as usize];
-            let words = rewrite.words(new.key.is_l2());
+            let words = rewrite.words(new.key.is_bridged());
             let word6 = u64::from(partner.index) | u64::from(stamp) << STAMP_SHIFT;
             line.write_rest(words, word6);
             line.write_word7(now, claim.count, bits);

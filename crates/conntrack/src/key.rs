@@ -1,12 +1,16 @@
 //! What a direction is found by: words 1 and 2 of its line.
 
 use crate::layout::{
-    DPORT_SHIFT, DST_SHIFT, ETHERTYPE_SHIFT, INGRESS_SHIFT, MAC_MASK, NUMBER_MASK, PROTOCOL_L2,
-    PROTOCOL_SHIFT, ZONE_SHIFT, mac, mac_bytes,
+    DPORT_SHIFT, DST_SHIFT, ETHERTYPE_SHIFT, INGRESS_SHIFT, MAC_MASK, NUMBER_MASK, PROTOCOL_ICMP6,
+    PROTOCOL_L2, PROTOCOL_OTHER6, PROTOCOL_OURS, PROTOCOL_SHIFT, PROTOCOL_TCP6, PROTOCOL_UDP6,
+    ZONE_SHIFT, mac, mac_bytes,
 };
 
-/// IP protocol number of ICMP.
+/// IP protocol numbers.
 const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 
 /// The key of one direction. Ports and ethertypes are plain numbers (80, 0x86dd).
 ///
@@ -30,7 +34,7 @@ impl FlowKey {
         ingress: u16,
         zone: u16,
     ) -> FlowKey {
-        debug_assert!(protocol != PROTOCOL_L2, "reserved: it marks an L2 line");
+        debug_assert!(protocol < PROTOCOL_OURS, "those mark lines of another kind");
         FlowKey {
             word1: raw_address(src) | raw_address(dst) << DST_SHIFT,
             word2: raw_port(sport)
@@ -56,6 +60,31 @@ impl FlowKey {
         FlowKey::ipv4(src, dst, sport, dport, ICMP, ingress, zone)
     }
 
+    /// The key of IPv6 packets, which are bridged: `addresses` is what theirs come to under the
+    /// table's key ([`crate::Table::fingerprint`]). TCP, UDP and echoes have ports as in IPv4.
+    #[inline]
+    pub const fn ipv6(
+        addresses: u64,
+        sport: u16,
+        dport: u16,
+        protocol: u8,
+        ingress: u16,
+        segment: u16,
+    ) -> FlowKey {
+        let (mark, sport, dport) = match protocol {
+            TCP => (PROTOCOL_TCP6, sport, dport),
+            UDP => (PROTOCOL_UDP6, sport, dport),
+            ICMPV6 => (PROTOCOL_ICMP6, sport, dport),
+            _ => (PROTOCOL_OTHER6, protocol as u16, protocol as u16),
+        };
+        FlowKey {
+            word1: addresses,
+            word2: raw_port(sport)
+                | raw_port(dport) << DPORT_SHIFT
+                | where_from(mark, ingress, segment),
+        }
+    }
+
     /// The key of frames that are bridged without a look inside, by MACs and ethertype.
     ///
     /// Of the source MAC the last four bytes are in the key; the whole of it is in word 3
@@ -78,27 +107,50 @@ impl FlowKey {
 
     /// The key of the packets that answer these unchanged, entering by `ingress` in `zone`.
     ///
-    /// IPv4 only: an L2 key does not hold the whole source MAC.
+    /// IPv4 only: the others' is made from what is in the packet.
     #[inline]
     pub const fn reversed(self, ingress: u16, zone: u16) -> FlowKey {
-        debug_assert!(!self.is_l2(), "the answer's key is made from the frame's MACs");
+        debug_assert!(!self.is_bridged(), "the answer's key is made from the packet's addresses");
         let ports = self.word2 as u32;
         FlowKey {
             word1: self.word1.rotate_left(DST_SHIFT),
-            word2: ports.rotate_left(DPORT_SHIFT) as u64
-                | where_from(self.protocol(), ingress, zone),
+            word2: ports.rotate_left(DPORT_SHIFT) as u64 | where_from(self.mark(), ingress, zone),
         }
     }
 
     /// Whether this is the key of an L2 line.
     #[inline]
     pub const fn is_l2(self) -> bool {
-        self.protocol() == PROTOCOL_L2
+        self.mark() == PROTOCOL_L2
     }
 
-    /// IP protocol, 255 for an L2 key.
+    /// Whether this is the key of an IPv6 line.
+    #[inline]
+    pub const fn is_ipv6(self) -> bool {
+        matches!(self.mark(), PROTOCOL_TCP6..=PROTOCOL_OTHER6)
+    }
+
+    /// Whether its packets are only ever bridged, IPv6 and L2: word 3 of its line holds the source
+    /// MAC, and the segment stands in the place of the zone.
+    #[inline]
+    pub const fn is_bridged(self) -> bool {
+        self.mark() >= PROTOCOL_OURS
+    }
+
+    /// IP protocol (of IPv6 the one behind its header), 255 for an L2 key.
     #[inline]
     pub const fn protocol(self) -> u8 {
+        match self.mark() {
+            PROTOCOL_TCP6 => TCP,
+            PROTOCOL_UDP6 => UDP,
+            PROTOCOL_ICMP6 => ICMPV6,
+            PROTOCOL_OTHER6 => self.sport() as u8,
+            number => number,
+        }
+    }
+
+    #[inline]
+    const fn mark(self) -> u8 {
         (self.word2 >> PROTOCOL_SHIFT) as u8
     }
 
@@ -108,7 +160,7 @@ impl FlowKey {
         (self.word2 >> INGRESS_SHIFT & NUMBER_MASK) as u16
     }
 
-    /// The zone of that port; of an L2 key the segment.
+    /// The zone of that port; of an IPv6 or L2 key the segment.
     #[inline]
     pub const fn zone(self) -> u16 {
         (self.word2 >> ZONE_SHIFT) as u16
@@ -119,7 +171,7 @@ impl FlowKey {
     pub const fn at(self, ingress: u16, zone: u16) -> FlowKey {
         FlowKey {
             word1: self.word1,
-            word2: self.word2 & 0xffff_ffff | where_from(self.protocol(), ingress, zone),
+            word2: self.word2 & 0xffff_ffff | where_from(self.mark(), ingress, zone),
         }
     }
 
@@ -142,13 +194,13 @@ impl FlowKey {
         ((self.word1 >> DST_SHIFT) as u32).to_ne_bytes()
     }
 
-    /// Source port, or the id of an echo request (IPv4).
+    /// Source port, or the id of an echo request (IPv4, IPv6).
     #[inline]
     pub const fn sport(self) -> u16 {
         u16::from_be(self.word2 as u16)
     }
 
-    /// Destination port, or the id of an echo reply (IPv4).
+    /// Destination port, or the id of an echo reply (IPv4, IPv6).
     #[inline]
     pub const fn dport(self) -> u16 {
         u16::from_be((self.word2 >> DPORT_SHIFT) as u16)
@@ -177,6 +229,14 @@ impl std::fmt::Debug for FlowKey {
                 f,
                 "port {ingress} segment {zone} *:*:{source:02x?} -> \
                  {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} {ethertype:#06x}"
+            );
+        }
+        if self.is_ipv6() {
+            let (addresses, protocol) = (self.word1, self.protocol());
+            let (sport, dport) = (self.sport(), self.dport());
+            return write!(
+                f,
+                "port {ingress} segment {zone} [{addresses:016x}]:{sport} -> :{dport} ipv6 {protocol}"
             );
         }
         let (src, dst) =
@@ -234,6 +294,21 @@ mod tests {
         assert_eq!((key.destination_mac(), key.ethertype()), ([2, 0, 0, 0, 0, 9], 0x86dd));
         assert_eq!((key.ingress(), key.zone()), (7, 100));
         assert_eq!((key.word2 as u32).to_ne_bytes(), [0x3e, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_ipv6_key_gives_back_its_protocol_and_is_no_other_families() {
+        let key = |protocol| FlowKey::ipv6(0xabcd, 40000, 53, protocol, 7, 100);
+        for number in 0..=255 {
+            assert_eq!(key(number).protocol(), number);
+            assert!(key(number).is_ipv6() && key(number).is_bridged() && !key(number).is_l2());
+        }
+        let tcp = key(6);
+        assert_eq!((tcp.sport(), tcp.dport(), tcp.ingress(), tcp.zone()), (40000, 53, 7, 100));
+        let ipv4 = FlowKey { word1: tcp.word1, ..FlowKey::ipv4(A, B, 40000, 53, 6, 7, 100) };
+        assert!(!ipv4.is_ipv6() && ipv4 != tcp);
+        assert_eq!(tcp.from_ingress(9), FlowKey::ipv6(0xabcd, 40000, 53, 6, 9, 100));
+        assert_eq!(format!("{tcp:?}"), "port 7 segment 100 [000000000000abcd]:40000 -> :53 ipv6 6");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::line::Glance;
 use crate::table::Table;
 
 const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 const TCP: u8 = 6;
 /// Later than this after an RST, a packet shows that the RST was a blind one.
 const RST_IS_BLIND_AFTER: i32 = 10;
@@ -41,7 +42,7 @@ impl Timeouts {
             return self.l2;
         }
         match key.protocol() {
-            ICMP => self.icmp,
+            ICMP | ICMPV6 => self.icmp,
             TCP => {
                 let either = original.bits() | reply.bits();
                 let both = original.bits() & reply.bits();
@@ -92,7 +93,7 @@ impl Cursor {
 /// What the sweep tells its caller.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// `flow` had packets since the sweep last came by. So its source is alive: for L2 lines its
+    /// `flow` had packets since the sweep last came by. So its source is alive: for IPv6 and L2 lines its
     /// [`Flow::source_mac`] at the ingress; else what `other`, the opposite direction, has as
     /// destination MAC and egress.
     Seen {

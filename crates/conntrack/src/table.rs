@@ -72,6 +72,12 @@ impl Table {
         layout::hash(key.word1, key.word2, self.hash_key)
     }
 
+    /// What the addresses of an IPv6 packet come to in its key ([`FlowKey::ipv6`]).
+    #[inline]
+    pub fn fingerprint(&self, source: [u8; 16], destination: [u8; 16]) -> u64 {
+        layout::fingerprint(source, destination, self.hash_key)
+    }
+
     /// Brings the homes of a hash nearer, in one loop over a batch, to look them up in the next.
     #[inline]
     pub fn prefetch(&self, hash: u64) {

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -71,6 +71,8 @@ pub struct NetworkEntry {
     pub vlan: Option<i64>,
     /// The subnet.
     pub cidr: Option<Ipv4Net>,
+    /// Its IPv6 addresses, which security groups take for the VMs' own network.
+    pub cidr_v6: Option<Ipv6Net>,
     /// This node's own address in it.
     pub gateway: Option<Ipv4Addr>,
     /// Name of the host port, nova's bridge.

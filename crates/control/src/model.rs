@@ -1,12 +1,12 @@
 //! What the configuration means. A [`Model`] cannot be invalid: making one checks everything that
 //! can be known without looking at the machine ([`crate::netlink`] looks).
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dhcp::Extra;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use wire::MacAddr;
 
 use crate::config::{ConfigError, File};
@@ -90,6 +90,8 @@ pub struct Network {
     pub bridge: String,
     /// The subnet.
     pub cidr: Option<Ipv4Net>,
+    /// The IPv6 addresses that routers tell its VMs; only security groups ask.
+    pub cidr_v6: Option<Ipv6Net>,
     /// This node's own address in the subnet; never for [`NetworkKind::Flat`].
     pub gateway: Option<Ipv4Addr>,
     /// Networks of one zone route to each other and do not overlap.
@@ -325,7 +327,7 @@ pub struct SecurityGroup {
     /// What it allows; a group in a rule is its number in [`Security::groups`].
     pub rules: Vec<tables::Rule>,
     /// Its VMs, this node's among them: zone and address, sorted.
-    pub members: Vec<(String, Ipv4Addr)>,
+    pub members: Vec<(String, IpAddr)>,
 }
 
 /// An address that a VM may send from beside its own (OpenStack's allowed address pairs).

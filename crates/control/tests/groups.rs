@@ -46,14 +46,53 @@ fn a_group_means_what_it_says() {
     let expected =
         expected.map(|(protocol, first, last, from)| Rule { protocol, first, last, from });
     assert_eq!(web.rules, expected);
-    let member = |address: [u8; 4]| ("default".to_owned(), address.into());
-    assert_eq!(web.members, [member([10, 0, 0, 3]), member([10, 1, 0, 9])]);
+    let member = |address: &str| ("default".to_owned(), address.parse().unwrap());
+    let members = ["10.0.0.3", "10.1.0.9", "fe80::f816:3eff:fe00:1"].map(member);
+    assert_eq!(web.members, members);
     assert_eq!((default.name.as_str(), default.rules.len()), ("default", 0));
     assert!(security.stands && security.same_net && security.revoke);
     let servers = |address: [u8; 4]| vec![std::net::Ipv4Addr::from(address)];
     assert_eq!(security.dhcp_servers, [servers([10, 0, 0, 1]), servers([10, 1, 0, 1])]);
     let vifs: Vec<_> = model(&text).vifs.into_iter().map(|vif| vif.groups).collect();
     assert_eq!(vifs, [[0], [1]]);
+}
+
+#[test]
+fn a_group_has_ipv6_rules_and_its_vms_are_members_by_the_ipv6_addresses_they_have() {
+    let text = LEFT
+        .replace(
+            "addresses = [\"10.0.0.3\"]",
+            "addresses = [\"10.0.0.3\"]\ngroups = [\"web\"]\nallowed = [\"2001:db8::7\", \"fd00::/64\"]",
+        )
+        .replacen("cidr = \"10.0.0.0/24\"", "cidr = \"10.0.0.0/24\"\ncidr_v6 = \"2001:db8:1::/64\"", 1);
+    let text = format!(
+        "{text}\n[[security_group]]\nname = \"web\"\nmembers = [\"fd01::9\"]\nrules = [\n\
+         {{ protocol = \"tcp\", ports = \"80\", cidr = \"::/0\" }},\n\
+         {{ protocol = \"icmp\", type = 128, cidr = \"2001:db8::/32\" }},\n\
+         {{ protocol = \"IPv6-ICMP\", group = \"web\" }},\n]\n"
+    );
+    let model = model(&text);
+    let web = &model.security.groups[0];
+    let from = |net: &str| Origin::Prefix(net.parse().unwrap());
+    let expected = [
+        (Some(6), 80, 80, from("::/0")),
+        (Some(58), 128 << 8, 128 << 8 | 255, from("2001:db8::/32")),
+        (Some(58), 0, 65535, Origin::Members(0)),
+    ];
+    let expected =
+        expected.map(|(protocol, first, last, from)| Rule { protocol, first, last, from });
+    assert_eq!(web.rules, expected);
+    let members: Vec<String> = web.members.iter().map(|(_, it)| it.to_string()).collect();
+    let made = "2001:db8:1:0:f816:3eff:fe00:1";
+    assert_eq!(members, ["10.0.0.3", "2001:db8::7", made, "fd01::9", "fe80::f816:3eff:fe00:1"]);
+    assert_eq!(model.networks[0].cidr_v6, Some("2001:db8:1::/64".parse().unwrap()));
+    let wrong = LEFT.replacen(
+        "cidr = \"10.0.0.0/24\"",
+        "cidr = \"10.0.0.0/24\"\ncidr_v6 = \"2001:db8:1::1/64\"",
+        1,
+    );
+    let said = Model::from_text(&flags(), "left.toml", &wrong).unwrap_err().to_string();
+    assert!(said.contains("2001:db8:1::1/64 is an address in a subnet"), "{said}");
 }
 
 #[test]
@@ -91,7 +130,7 @@ fn a_rule_that_cannot_be_is_told_with_its_line() {
     for (words, said) in [
         (
             "{ protocol = \"tpc\" }",
-            "'tpc' is no protocol: write \"tcp\", \"udp\", \"icmp\" or a number, \
+            "'tpc' is no protocol: write \"tcp\", \"udp\", \"icmp\", \"icmpv6\" or a number, \
           or leave it out for all of them",
         ),
         (
@@ -105,7 +144,15 @@ fn a_rule_that_cannot_be_is_told_with_its_line() {
           80-90",
         ),
         ("{ ports = \"80\" }", "ports are of protocol \"tcp\" or \"udp\": say which"),
-        ("{ protocol = \"tcp\", type = 8 }", "type and code are of protocol \"icmp\": say so"),
+        (
+            "{ protocol = \"tcp\", type = 8 }",
+            "type and code are of protocol \"icmp\" or \"icmpv6\": say which",
+        ),
+        (
+            "{ protocol = \"icmpv6\", cidr = \"10.0.0.0/24\" }",
+            "icmpv6 does not come from 10.0.0.0/24: say \"icmp\", or an IPv6 cidr",
+        ),
+        ("{ cidr = \"fd00::1/64\" }", "fd00::1/64 is no prefix: write fd00::/64"),
         (
             "{ protocol = \"icmp\", type = 256 }",
             "type 256 of ICMP is none: use 0 to 255, or -1 for all",

@@ -48,11 +48,7 @@ pub(crate) const PORT_IS_PUBLIC: u32 = 2;
 /// XDP may redirect to it.
 pub(crate) const PORT_TAKES_XDP: u32 = 4;
 pub(crate) const PORT_LONG: u32 = 8;
-pub(crate) const PORT_WALLED: u32 = 16;
-pub(crate) const PORT_METERED: u32 = 32;
-
-/// IPv6 addresses of a VM that the programs are told; from others its packets go up to the workers.
-pub const TOLD: usize = 4;
+pub(crate) const PORT_METERED: u32 = 16;
 
 pub(crate) const SEGMENT_UP: u32 = 1;
 pub(crate) const SEGMENT_GATEWAY: u32 = 2;
@@ -100,7 +96,7 @@ pub(crate) const RESERVED_BYTES: usize = 8192;
 
 /// What lines look like, and the maps that a run has from the one before. Grows with every change
 /// that another version would misread.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// A row of `ports`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -161,15 +157,6 @@ pub(crate) struct QuotaRow {
 }
 
 const _: () = assert!(size_of::<QuotaRow>() == QUOTA_RATES * 16);
-
-/// A row of `tolds`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Told {
-    pub(crate) address: [[u8; 16]; TOLD],
-}
-
-const _: () = assert!(size_of::<Told>() == 16 * TOLD);
 
 /// A row of `places`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -342,9 +329,7 @@ mod tests {
             ("PORT_IS_PUBLIC", PORT_IS_PUBLIC.into()),
             ("PORT_TAKES_XDP", PORT_TAKES_XDP.into()),
             ("PORT_LONG", PORT_LONG.into()),
-            ("PORT_WALLED", PORT_WALLED.into()),
             ("PORT_METERED", PORT_METERED.into()),
-            ("TOLD", TOLD as u64),
             ("SEGMENT_UP", SEGMENT_UP.into()),
             ("SEGMENT_GATEWAY", SEGMENT_GATEWAY.into()),
             ("SEGMENT_TAKEN_UP", SEGMENT_TAKEN_UP.into()),

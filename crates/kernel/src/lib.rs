@@ -29,8 +29,6 @@
 //!     segment: 1,
 //!     stamp: 1,
 //!     station: [0xfa, 0x16, 0x3e, 0, 0, 1],
-//!     walled: true,
-//!     ipv6: [[0; 16]; kernel::TOLD],
 //!     takes_xdp: false,
 //!     mtu: 1500,
 //!     peer: true,
@@ -91,7 +89,7 @@ pub use detach::{Report, detach_all, has_left_pins, is_idle};
 pub use error::Error;
 pub use layout::{
     FORWARDS, HOPS, LAYOUT, NICS, OWNED, PORTS, PUNT_SOCKETS, SEGMENTS, SOCKETS, TAG_NUMBER,
-    TAG_TO_HOST, TOLD, VLANS,
+    TAG_TO_HOST, VLANS,
 };
 pub use link::attach_tcx;
 pub use memory::{Left, TableHeader, left_lines, left_table};

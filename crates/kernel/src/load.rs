@@ -17,7 +17,6 @@ pub(crate) struct Maps {
     pub(crate) places: MapHandle,
     pub(crate) buckets: MapHandle,
     pub(crate) quotas: MapHandle,
-    pub(crate) tolds: MapHandle,
     pub(crate) vlans: MapHandle,
     pub(crate) segments: MapHandle,
     pub(crate) hops: MapHandle,
@@ -122,7 +121,6 @@ fn load_forward(
         places: map(&loaded.maps.places)?,
         buckets: map(&loaded.maps.buckets)?,
         quotas: map(&loaded.maps.quotas)?,
-        tolds: map(&loaded.maps.tolds)?,
         vlans: map(&loaded.maps.vlans)?,
         segments: map(&loaded.maps.segments)?,
         hops: map(&loaded.maps.hops)?,
@@ -179,13 +177,12 @@ impl Maps {
     }
 
     /// All of them with the names they are pinned under.
-    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 19] {
+    pub(crate) fn all(&self) -> [(&'static str, &MapHandle); 18] {
         [
             ("ports", &self.ports),
             ("places", &self.places),
             ("buckets", &self.buckets),
             ("quotas", &self.quotas),
-            ("tolds", &self.tolds),
             ("vlans", &self.vlans),
             ("segments", &self.segments),
             ("hops", &self.hops),

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::layout::{
     Buckets, HOOK_GENERIC, HOOK_NONE, HOOK_TC, HOOK_XDP, HOPS, Hop, PLACES, PORT_HOST,
     PORT_IS_PUBLIC, PORT_LONG, PORT_METERED, PORT_PEER, PORT_PUBLIC, PORT_TAKES_XDP, PORT_TRUNK,
-    PORT_VIF, PORT_WALLED, PORTS, PROBES, Place, Port, SOCKETS, TOLD, Told,
+    PORT_VIF, PORTS, PROBES, Place, Port, SOCKETS,
 };
 use crate::quota::Quota;
 use crate::{How, Kernel};
@@ -67,10 +67,6 @@ pub struct PortEntry {
     pub stamp: u32,
     /// The MAC of the VM behind a vif; what others send there is not replayed.
     pub station: [u8; 6],
-    /// That VM may send as itself alone: IPv6 from other addresses is not replayed.
-    pub walled: bool,
-    /// Its IPv6 addresses beside those it makes of its MAC; zeros are none.
-    pub ipv6: [[u8; 16]; TOLD],
     /// What XDP redirects to it arrives. Programs of XDP leave others to tc.
     pub takes_xdp: bool,
     /// Largest packet, bytes behind the Ethernet header and tag.
@@ -104,7 +100,6 @@ impl PortEntry {
             (public, PORT_IS_PUBLIC),
             (self.takes_xdp, PORT_TAKES_XDP),
             (self.mtu > ONE_PIECE, PORT_LONG),
-            (self.walled && self.kind == PortKind::Vif, PORT_WALLED),
             (!self.quota.is_none(), PORT_METERED),
         ];
         flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
@@ -162,7 +157,6 @@ impl Kernel {
         if entry.takes_xdp {
             put(&self.maps.devices, "devices", &number, &entry.ifindex)?;
         }
-        put(&self.maps.tolds, "tolds", &number, &Told { address: entry.ipv6 })?;
         put(&self.maps.quotas, "quotas", &number, &entry.quota.row())?;
         let nic = if entry.kind.is_nic() { self.nic_slot(entry.number)? } else { 0 };
         put(&self.maps.ports, "ports", &number, &Port { nic, ..entry.row(how) })?;
@@ -310,8 +304,6 @@ mod tests {
             segment: 3,
             stamp: 5,
             station: [0xfa, 0x16, 0x3e, 0, 0, 1],
-            walled: false,
-            ipv6: [[0; 16]; TOLD],
             takes_xdp: false,
             mtu: 1500,
             peer: true,
@@ -339,12 +331,6 @@ mod tests {
     fn frames_in_pieces_are_expected_of_large_mtus() {
         let flags = |mtu| PortEntry { mtu, peer: false, ..entry() }.flags();
         assert_eq!([1500, 1501, 9000].map(flags), [0, PORT_LONG, PORT_LONG]);
-    }
-
-    #[test]
-    fn only_a_vif_has_walls() {
-        let flags = |kind| PortEntry { kind, walled: true, peer: false, ..entry() }.flags();
-        assert_eq!([PortKind::Vif, PortKind::Host].map(flags), [PORT_WALLED, 0]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Pipeline<'_> {
         told.replayed = told.found.as_ref().is_some_and(fresh);
         let way = match told.found.filter(|found| !flow::reopens(packet, found)) {
             Some(found) if told.replayed => found.rewrite(),
-            Some(found) if groups::refuses(self.tables, self.flows, &found) => {
+            Some(found) if groups::refuses(self.tables, self.flows, &found, Some(packet)) => {
                 return Err(Verdict::Drop(DropReason::Revoked));
             }
             Some(found) if connect::still_holds(self.tables, self.flows, &found) => {

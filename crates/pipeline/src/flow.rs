@@ -1,8 +1,8 @@
 //! A packet's flow: what it is found by, and what it says of its connection.
 
-use conntrack::layout::{FIN, PROTOCOL_L2, RST};
-use conntrack::{Flow, FlowKey};
-use wire::{Embedded, Ipv4, Network, Transport, protocol};
+use conntrack::layout::{FIN, PROTOCOL_OURS, RST};
+use conntrack::{Flow, FlowKey, Table};
+use wire::{Embedded, Embedded6, Ipv4, Ipv6, Network, Transport, protocol};
 
 use crate::Packet;
 
@@ -14,15 +14,25 @@ mod tcp {
     pub(super) const ACK: u8 = 16;
 }
 
+/// Headers between that of IPv6 and what it carries (IANA), and "nothing follows". What is behind
+/// them is for the workers to read, each time.
+const fn extends_ipv6(number: u8) -> bool {
+    matches!(number, 0 | 43 | 44 | 51 | 59 | 60 | 135 | 139 | 140)
+}
+
 /// The key of a packet: by addresses and ports where it has them, else by its MAC addresses.
 #[inline]
-pub(crate) fn key(packet: &Packet<'_>) -> FlowKey {
+pub(crate) fn key(packet: &Packet<'_>, flows: &Table) -> FlowKey {
     let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
     let headers = &packet.headers;
-    if let Network::Ipv4(ip) = headers.network
-        && !ip.fragment
-        && let Some(key) = ipv4(ip.src, ip.dst, ip.protocol, ip.transport, ingress, zone)
-    {
+    let known = match headers.network {
+        Network::Ipv4(ip) if !ip.fragment => {
+            ipv4(ip.src, ip.dst, ip.protocol, ip.transport, ingress, zone)
+        }
+        Network::Ipv6(ip) => of_ipv6(packet, &ip, flows),
+        _ => None,
+    };
+    if let Some(key) = known {
         return key;
     }
     let segment = packet.segment.get();
@@ -33,6 +43,28 @@ pub(crate) fn key(packet: &Packet<'_>) -> FlowKey {
 pub(crate) fn of_fragment(packet: &Packet<'_>, ip: &Ipv4) -> Option<FlowKey> {
     let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
     ipv4(ip.src, ip.dst, ip.protocol, ip.transport, ingress, zone)
+}
+
+/// The key of an IPv6 packet with a transport header, or of a protocol that has no ports; of a
+/// fragment once its ports are known.
+#[inline]
+pub(crate) fn of_ipv6(packet: &Packet<'_>, ip: &Ipv6, flows: &Table) -> Option<FlowKey> {
+    let (src, dst) = packet.ipv6_addresses()?;
+    ipv6(flows.fingerprint(src, dst), ip.protocol, ip.transport, packet)
+}
+
+#[inline]
+fn ipv6(addresses: u64, number: u8, transport: Transport, packet: &Packet<'_>) -> Option<FlowKey> {
+    let (sport, dport) = match transport {
+        Transport::Tcp { sport, dport, .. } | Transport::Udp { sport, dport } => (sport, dport),
+        Transport::Echo { request: true, id } => (id, 0),
+        Transport::Echo { request: false, id } => (0, id),
+        Transport::None if matches!(number, protocol::ICMP | protocol::ICMPV6) => return None,
+        Transport::None if extends_ipv6(number) => return None,
+        Transport::None => (0, 0),
+    };
+    let (ingress, segment) = (packet.ingress.get(), packet.segment.get());
+    Some(FlowKey::ipv6(addresses, sport, dport, number, ingress, segment))
 }
 
 /// The key of a whole packet; one of a protocol without ports has zeros in their place.
@@ -54,8 +86,8 @@ fn ipv4(
         }
         Transport::Echo { request, id } => FlowKey::echo(src, dst, id, request, ingress, zone),
         // ICMP that is neither echo nor error asks hosts of one link things (RFC 1122 §3.2.2).
-        // Protocol 255 is reserved (IANA), and marks lines without addresses.
-        Transport::None if matches!(number, protocol::ICMP | PROTOCOL_L2) => return None,
+        // The last protocols are nobody's (IANA), and mark lines of another kind.
+        Transport::None if number == protocol::ICMP || number >= PROTOCOL_OURS => return None,
         Transport::None => FlowKey::ipv4(src, dst, 0, 0, number, ingress, zone),
     })
 }
@@ -67,11 +99,23 @@ pub(crate) fn related(packet: &Packet<'_>, quoted: &Embedded) -> Option<FlowKey>
     Some(quoted.reversed(ingress, zone))
 }
 
+/// The same of ICMPv6.
+pub(crate) fn related6(packet: &Packet<'_>, quoted: &Embedded6, flows: &Table) -> Option<FlowKey> {
+    let answers = match quoted.transport {
+        Transport::Tcp { sport, dport, flags } => {
+            Transport::Tcp { sport: dport, dport: sport, flags }
+        }
+        Transport::Udp { sport, dport } => Transport::Udp { sport: dport, dport: sport },
+        Transport::Echo { request, id } => Transport::Echo { request: !request, id },
+        Transport::None => Transport::None,
+    };
+    ipv6(flows.fingerprint(quoted.dst, quoted.src), quoted.protocol, answers, packet)
+}
+
 /// Whether it opens no connection by its nature: an echo reply, a TCP packet that grants a
 /// connection or ends one.
 pub(crate) fn is_answer(packet: &Packet<'_>) -> bool {
-    let Network::Ipv4(ip) = packet.headers.network else { return false };
-    match ip.transport {
+    match transport(packet) {
         Transport::Echo { request, .. } => !request,
         Transport::Tcp { .. } => !opens(packet) && !is_underway(packet),
         Transport::Udp { .. } | Transport::None => false,
@@ -109,11 +153,17 @@ pub(crate) fn opens(packet: &Packet<'_>) -> bool {
 
 #[inline]
 fn tcp_flags(packet: &Packet<'_>) -> u8 {
-    match packet.headers.network {
-        Network::Ipv4(ip) => match ip.transport {
-            Transport::Tcp { flags, .. } => flags,
-            _ => 0,
-        },
+    match transport(packet) {
+        Transport::Tcp { flags, .. } => flags,
         _ => 0,
+    }
+}
+
+#[inline]
+fn transport(packet: &Packet<'_>) -> Transport {
+    match packet.headers.network {
+        Network::Ipv4(ip) => ip.transport,
+        Network::Ipv6(ip) => ip.transport,
+        Network::Arp(_) | Network::Other => Transport::None,
     }
 }

@@ -1,9 +1,9 @@
 //! Fragments whose addresses may change: the first has the ports and is decided like a whole
 //! packet, the later ones follow it.
 
-use conntrack::Fragments;
+use conntrack::{FlowKey, Fragments};
 use tables::{METADATA, ZoneId};
-use wire::{Ipv4, Network, Part, Transport, protocol};
+use wire::{Ipv4, Network, Part, Piece, Transport, protocol};
 
 use crate::connect::{self, Answer, Question, Refusal, Source};
 use crate::pipeline::Step;
@@ -21,7 +21,13 @@ impl Pipeline<'_> {
         }
         let has_ports = matches!(ip.protocol, protocol::TCP | protocol::UDP | protocol::ICMP);
         if has_ports {
-            ip.transport = self.transport(packet, &ip)?;
+            let l3 = usize::from(packet.headers.l3);
+            let piece = wire::piece(packet.bytes().get(l3..).unwrap_or_default());
+            let piece = piece.ok_or(Verdict::Drop(DropReason::MalformedIpv4))?;
+            let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
+            let (src, dst, number) = (ip.src, ip.dst, ip.protocol);
+            let datagram = Fragments::datagram(src, dst, piece.id as u16, number, ingress, zone);
+            (_, ip.transport) = self.transport(packet, datagram, &piece)?;
         }
         // All behind this sees a packet with ports; what is changed in its bytes is what is there.
         packet.headers.network = Network::Ipv4(ip);
@@ -31,22 +37,48 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// The transport header: the first fragment's own, and what that said for the later ones.
-    fn transport(&self, packet: &mut Packet<'_>, ip: &Ipv4) -> Step<Transport> {
+    /// The same of IPv6, where security groups stand: elsewhere it is bridged as it is.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn find_ports6(&self, packet: &mut Packet<'_>) -> Step<()> {
+        let Network::Ipv6(mut ip) = packet.headers.network else { return Ok(()) };
+        if !self.tables.walls.stand() {
+            return Ok(());
+        }
         let l3 = usize::from(packet.headers.l3);
-        let piece = wire::piece(packet.bytes().get(l3..).unwrap_or_default());
-        let piece = piece.ok_or(Verdict::Drop(DropReason::MalformedIpv4))?;
-        let (ingress, zone) = (packet.ingress.get(), packet.zone.get());
-        let datagram = Fragments::datagram(ip.src, ip.dst, piece.id, ip.protocol, ingress, zone);
+        let piece = wire::piece6(packet.bytes().get(l3..).unwrap_or_default());
+        let (Some(piece), Some((src, dst))) = (piece, packet.ipv6_addresses()) else {
+            return Err(Verdict::Drop(DropReason::MalformedIpv6));
+        };
+        let (ingress, segment) = (packet.ingress.get(), packet.segment.get());
+        let addresses = self.flows.fingerprint(src, dst);
+        let datagram = Fragments::datagram6(addresses, piece.id, ingress, segment);
+        (ip.protocol, ip.transport) = self.transport(packet, datagram, &piece)?;
+        packet.headers.network = Network::Ipv6(ip);
+        if let Some(key) = flow::of_ipv6(packet, &ip, self.flows) {
+            packet.key = key;
+        }
+        Ok(())
+    }
+
+    /// Protocol and transport header: the first fragment's own, and what that said for the later
+    /// ones.
+    fn transport(
+        &self,
+        packet: &mut Packet<'_>,
+        datagram: FlowKey,
+        piece: &Piece,
+    ) -> Step<(u8, Transport)> {
         match piece.part {
             Part::Tiny => Err(Verdict::Drop(DropReason::TinyFragment)),
             Part::First(transport) => {
-                let noted = self.fragments.note(datagram, pack(transport), self.now_ms);
+                let says = pack(piece.protocol, transport);
+                let noted = self.fragments.note(datagram, says, self.now_ms);
                 noted.map_err(|_| Verdict::Drop(DropReason::FragmentConflict))?;
-                Ok(transport)
+                Ok((piece.protocol, transport))
             }
             Part::Later => match self.fragments.find(datagram, self.now_ms) {
-                Some(said) => Ok(unpack(ip.protocol, said)),
+                Some(said) => Ok(unpack(said)),
                 None => {
                     packet.key = datagram;
                     packet.retag(&self.tables.topology)?;
@@ -88,26 +120,28 @@ impl Pipeline<'_> {
 }
 
 /// What a first fragment says, in a word. TCP's flags are that fragment's alone.
-fn pack(transport: Transport) -> u64 {
+fn pack(number: u8, transport: Transport) -> u64 {
     let ports = |kind: u64, one: u16, two: u16| kind << 32 | u64::from(one) << 16 | u64::from(two);
-    match transport {
+    let says = match transport {
         Transport::Tcp { sport, dport, .. } | Transport::Udp { sport, dport } => {
             ports(0, sport, dport)
         }
         Transport::Echo { request: true, id } => ports(1, id, 0),
         Transport::Echo { request: false, id } => ports(2, id, 0),
         Transport::None => ports(3, 0, 0),
-    }
+    };
+    u64::from(number) << 40 | says
 }
 
-fn unpack(number: u8, word: u64) -> Transport {
-    let (one, two) = ((word >> 16) as u16, word as u16);
-    match (word >> 32, number) {
+fn unpack(word: u64) -> (u8, Transport) {
+    let (number, one, two) = ((word >> 40) as u8, (word >> 16) as u16, word as u16);
+    let transport = match ((word >> 32) as u8, number) {
         (0, protocol::TCP) => Transport::Tcp { sport: one, dport: two, flags: 0 },
         (0, _) => Transport::Udp { sport: one, dport: two },
         (kind @ (1 | 2), _) => Transport::Echo { request: kind == 1, id: one },
         _ => Transport::None,
-    }
+    };
+    (number, transport)
 }
 
 #[cfg(test)]
@@ -122,11 +156,12 @@ mod tests {
             (protocol::ICMP, Transport::Echo { request: true, id: 0 }),
             (protocol::ICMP, Transport::Echo { request: false, id: 0xbeef }),
             (protocol::ICMP, Transport::None),
+            (protocol::ICMPV6, Transport::Echo { request: true, id: 7 }),
         ];
         for (number, transport) in cases {
-            assert_eq!(unpack(number, pack(transport)), transport);
+            assert_eq!(unpack(pack(number, transport)), (number, transport));
         }
         let syn = Transport::Tcp { sport: 40000, dport: 22, flags: 2 };
-        assert_eq!(unpack(protocol::TCP, pack(syn)), cases[0].1);
+        assert_eq!(unpack(pack(protocol::TCP, syn)), cases[0]);
     }
 }

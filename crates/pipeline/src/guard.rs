@@ -111,7 +111,7 @@ impl Pipeline<'_> {
         let ip = match packet.headers.network {
             Network::Arp(_) => return true,
             Network::Ipv4(ip) => Some(ip),
-            Network::Ipv6 | Network::Other => None,
+            Network::Ipv6(_) | Network::Other => None,
         };
         let asked = ip.map(|ip| Question::of(packet, &ip));
         let call = Call {

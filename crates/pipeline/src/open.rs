@@ -155,7 +155,7 @@ impl Pipeline<'_> {
             flags: rewrite.flags & (REWRITES | ROUTED) & !PATH_KNOWN,
             ..Rewrite::bridged(headers.dst.0, headers.src.0, ingress, packet.segment.get(), 0)
         };
-        let key = answers(packet, path, &rewrite, self.zone_of(path));
+        let key = self.answers(packet, path, &rewrite);
         let original = NewLine { key: packet.key, rewrite };
         let reply = NewLine { key, rewrite: back };
         self.flows.install_within(&original, &reply, self.tables.stamp, self.now, quota)
@@ -164,9 +164,13 @@ impl Pipeline<'_> {
     /// Packets of which nothing is remembered: those without a key of their own when they are routed,
     /// or might be let in by a line that another one opened; answers and ends of what is not known.
     fn is_stateless(&self, packet: &Packet<'_>) -> bool {
-        let judged =
-            || self.tables.walls.stand() && matches!(packet.headers.network, Network::Ipv4(_));
-        (packet.key.is_l2() && (packet.routed || judged())) || flow::is_answer(packet)
+        let is_unread = packet.key.is_l2()
+            && match packet.headers.network {
+                Network::Ipv4(_) => packet.routed || self.tables.walls.stand(),
+                Network::Ipv6(_) => true,
+                Network::Arp(_) | Network::Other => packet.routed,
+            };
+        is_unread || flow::is_answer(packet)
     }
 
     /// Remembers a connection whose first packet is flooded, since nobody knows yet where its
@@ -190,6 +194,30 @@ impl Pipeline<'_> {
             let _ = self.install(packet, &path, rewrite, Translation::default(), quota);
         }
         verdict
+    }
+
+    /// The key of the packets that answer this one's flow, rewritten as it is.
+    fn answers(&self, packet: &Packet<'_>, path: &Path, rewrite: &Rewrite) -> FlowKey {
+        let (key, headers) = (packet.key, &packet.headers);
+        let (ingress, segment) = (path.egress.get(), packet.segment.get());
+        if key.is_l2() {
+            return FlowKey::l2(headers.src.0, headers.dst.0, headers.ethertype, ingress, segment);
+        }
+        if let (true, Some((src, dst))) = (key.is_ipv6(), packet.ipv6_addresses()) {
+            let (addresses, number) = (self.flows.fingerprint(dst, src), key.protocol());
+            return FlowKey::ipv6(addresses, key.dport(), key.sport(), number, ingress, segment);
+        }
+        let or = |new: [u8; 4], own: [u8; 4]| if new == [0; 4] { own } else { new };
+        let port = |new: u16, own: u16| if new == 0 { own } else { new };
+        FlowKey::ipv4(
+            or(rewrite.destination, key.dst()),
+            or(rewrite.source, key.src()),
+            port(rewrite.destination_port, key.dport()),
+            port(rewrite.source_port, key.sport()),
+            key.protocol(),
+            ingress,
+            self.zone_of(path).get(),
+        )
     }
 
     /// The zone answers come from that come by this path.
@@ -217,28 +245,6 @@ fn nat_of(packet: &Packet<'_>, answer: &Answer) -> (Translation, Translation) {
         reply.destination = ip.src;
     }
     (original, reply)
-}
-
-/// The key of the packets that answer this one's flow, rewritten as it is.
-fn answers(packet: &Packet<'_>, path: &Path, rewrite: &Rewrite, zone: ZoneId) -> FlowKey {
-    let ingress = path.egress.get();
-    let key = packet.key;
-    if key.is_l2() {
-        let headers = &packet.headers;
-        let segment = packet.segment.get();
-        return FlowKey::l2(headers.src.0, headers.dst.0, headers.ethertype, ingress, segment);
-    }
-    let or = |new: [u8; 4], own: [u8; 4]| if new == [0; 4] { own } else { new };
-    let port = |new: u16, own: u16| if new == 0 { own } else { new };
-    FlowKey::ipv4(
-        or(rewrite.destination, key.dst()),
-        or(rewrite.source, key.src()),
-        port(rewrite.destination_port, key.dport()),
-        port(rewrite.source_port, key.sport()),
-        key.protocol(),
-        ingress,
-        zone.get(),
-    )
 }
 
 /// The ports to try: its own where it is in the range, then some drawn from all of it. Taken ports

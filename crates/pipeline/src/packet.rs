@@ -66,6 +66,12 @@ impl<'a> Packet<'a> {
         self.chunk.get(self.head..self.head + self.len).unwrap_or_default()
     }
 
+    /// Source and destination of an IPv6 packet.
+    #[inline]
+    pub(crate) fn ipv6_addresses(&self) -> Option<([u8; 16], [u8; 16])> {
+        wire::ipv6_addresses(self.bytes().get(usize::from(self.headers.l3)..)?)
+    }
+
     /// The frame as it stands, to be changed in place.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.chunk.get_mut(self.head..self.head + self.len).unwrap_or_default()

@@ -75,9 +75,11 @@ impl Pipeline<'_> {
         admit::addresses(packet)?;
         spoof::sender(port, packet)?;
         admit::routed(self.tables, port, packet);
-        packet.key = flow::key(packet);
-        if matches!(packet.headers.network, Network::Ipv4(ip) if ip.fragment) {
-            self.find_ports(packet)?;
+        packet.key = flow::key(packet, self.flows);
+        match packet.headers.network {
+            Network::Ipv4(ip) if ip.fragment => self.find_ports(packet)?,
+            Network::Ipv6(ip) if ip.fragment => self.find_ports6(packet)?,
+            _ => {}
         }
         packet.hash = self.flows.hash(packet.key);
         Ok(())
@@ -150,8 +152,10 @@ impl Pipeline<'_> {
     fn decide(&mut self, packet: &mut Packet<'_>, found: Option<Flow>) -> Step<PortId> {
         self.learn(packet)?;
         self.serve(packet)?;
-        if matches!(packet.headers.network, Network::Ipv4(ip) if ip.icmp_error) {
-            return self.relate(packet);
+        match packet.headers.network {
+            Network::Ipv4(ip) if ip.icmp_error => return self.relate(packet),
+            Network::Ipv6(ip) if ip.icmp_error => return self.relate6(packet),
+            _ => {}
         }
         let known = match found.or_else(|| self.moved(packet)) {
             Some(found) => self.ask_again(packet, found)?,
@@ -160,7 +164,7 @@ impl Pipeline<'_> {
         let rewrite = match known {
             Some(found) => {
                 let path = self.next_path(packet, &found)?;
-                self.judge_elsewhere(&found, &path)?;
+                self.judge_elsewhere(packet, &found, &path)?;
                 self.continue_on(packet, &found, &path)
             }
             None => {
@@ -215,7 +219,7 @@ impl Pipeline<'_> {
         if self.is_fresh(packet, &found) {
             return Ok(Some(found));
         }
-        if groups::refuses(self.tables, self.flows, &found) {
+        if groups::refuses(self.tables, self.flows, &found, Some(packet)) {
             return Err(Verdict::Drop(DropReason::Revoked));
         }
         if connect::still_holds(self.tables, self.flows, &found) {

@@ -2,11 +2,15 @@
 
 use conntrack::Flow;
 use tables::{PortId, ZoneId};
-use wire::{Embedded, Network, Translation, embedded, translate_error};
+use wire::{Embedded, Network, Translation, embedded, embedded6, translate_error};
 
+use crate::connect::Source;
 use crate::path::{Path, translation};
 use crate::pipeline::Step;
 use crate::{DropReason, Packet, Pipeline, Verdict, bridge, flow};
+
+/// Bytes of an IPv6 header.
+const IPV6_LEN: usize = 40;
 
 impl Pipeline<'_> {
     /// Sends an ICMP error on: to whom it concerns, with what it quotes as that one sent it.
@@ -37,6 +41,24 @@ impl Pipeline<'_> {
         self.flows.find(key, self.flows.hash(key))
     }
 
+    /// The same of ICMPv6, which is bridged: one that quotes nothing known goes where rules let it.
+    pub(crate) fn relate6(&mut self, packet: &mut Packet<'_>) -> Step<PortId> {
+        let way = bridge::path(self.tables, packet);
+        let path = self.guarded(packet, way)?;
+        if !self.quotes_known(packet) {
+            self.judge(packet, Source::Keep, &path)?;
+        }
+        let plain = path.rewrite(packet, &Translation::default(), 0);
+        self.replay(packet, &plain)
+    }
+
+    fn quotes_known(&self, packet: &Packet<'_>) -> bool {
+        let message = packet.bytes().get(usize::from(packet.headers.l3) + IPV6_LEN..);
+        let quoted = message.and_then(embedded6);
+        let key = quoted.and_then(|quoted| flow::related6(packet, &quoted, self.flows));
+        key.is_some_and(|key| self.flows.find(key, self.flows.hash(key)).is_some())
+    }
+
     /// The path of an error that belongs to this flow.
     fn follow(
         &mut self,
@@ -58,7 +80,7 @@ impl Pipeline<'_> {
         }
         let path = if packet.routed {
             let answer = self.ask(packet)?;
-            if answer.source != crate::connect::Source::Keep || answer.destination != destination {
+            if answer.source != Source::Keep || answer.destination != destination {
                 return Err(Verdict::Drop(DropReason::Unrelated));
             }
             self.path_along(packet, answer.route, destination)?
@@ -66,7 +88,7 @@ impl Pipeline<'_> {
             let way = bridge::path(self.tables, packet);
             self.guarded(packet, way)?
         };
-        self.judge(packet, crate::connect::Source::Keep, &path)?;
+        self.judge(packet, Source::Keep, &path)?;
         let plain = path.rewrite(packet, &Translation::default(), 0);
         self.replay(packet, &plain)
     }

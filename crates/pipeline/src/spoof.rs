@@ -43,7 +43,7 @@ pub(crate) fn sender(port: &Port, packet: &Packet<'_>) -> Step<()> {
     let truth = match packet.headers.network {
         Network::Ipv4(ip) => ipv4(own, &ip, packet),
         Network::Arp(said) => arp(own, &said),
-        Network::Ipv6 => ipv6(own, packet),
+        Network::Ipv6(_) => ipv6(own, packet),
         Network::Other => Ok(()),
     };
     truth.map_err(Verdict::Drop)

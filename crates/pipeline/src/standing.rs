@@ -17,7 +17,7 @@ pub enum Standing {
     /// Its connection is open, and its way another one, or not known.
     OtherWay,
     /// It would be translated differently, no rule allows it any more, or one of its ports is not
-    /// there.
+    /// there; or only its next packet can say.
     Ended,
 }
 
@@ -27,7 +27,7 @@ pub fn standing(tables: &Snapshot, flows: &Table, flow: &Flow) -> Standing {
     let is_there =
         |number| PortId::new(number).is_some_and(|id| tables.topology.port(id).is_some());
     let may_go_on =
-        || connect::still_holds(tables, flows, flow) && !groups::refuses(tables, flows, flow);
+        || connect::still_holds(tables, flows, flow) && !groups::refuses(tables, flows, flow, None);
     if !is_there(flow.key().ingress()) || !may_go_on() {
         return Standing::Ended;
     }
@@ -43,14 +43,14 @@ pub fn standing(tables: &Snapshot, flows: &Table, flow: &Flow) -> Standing {
     }
 }
 
-/// Whether the VM it comes from, if it comes from one, may still send so. What has no addresses in
-/// its line shows them in each packet, to whoever replays it.
+/// Whether the VM it comes from, if it comes from one, may still send so. A line of IPv6 does not say
+/// who that is: its next packet does.
 fn is_of_its_vm(tables: &Snapshot, flow: &Flow) -> bool {
     let key = flow.key();
     let port = PortId::new(key.ingress()).and_then(|id| tables.topology.port(id));
     let identity = port.and_then(|port| port.identity.as_ref());
     let Some(own) = identity.filter(|_| !key.is_l2()) else { return true };
-    spoof::may_have(own, key.src(), key.protocol(), key.sport())
+    !key.is_ipv6() && spoof::may_have(own, key.src(), key.protocol(), key.sport())
 }
 
 fn is_way_of(flow: &Flow, path: &Path) -> bool {

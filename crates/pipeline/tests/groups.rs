@@ -282,15 +282,15 @@ fn icmp_that_is_no_echo_is_judged_by_type_each_time() {
 #[test]
 fn a_group_lets_in_its_members_and_those_who_join_and_nobody_who_has_left() {
     let mut plan = Plan::new(false).allow(3, rule(TCP, (80, 80), Origin::Members(6)));
-    plan.members = vec![VM1.1];
+    plan.members = vec![VM1.1.into()];
     let mut world = guarded("groups_members", &plan);
     assert_eq!(heard(&world.send(1, &segment(VM1, VM3, (4000, 80), SYN))), [3]);
     assert_eq!(heard(&world.send(2, &segment(VM2, VM3, (4000, 80), SYN))), [0u8; 0]);
-    plan.members = vec![VM1.1, VM2.1];
+    plan.members = vec![VM1.1.into(), VM2.1.into()];
     plan.guard_both(&mut world);
     assert_eq!(heard(&world.send(2, &segment(VM2, VM3, (4000, 80), SYN))), [3]);
     assert_eq!(heard(&world.send(1, &segment(VM1, VM3, (4000, 80), ACK))), [3], "it lives on");
-    plan.members = vec![VM2.1];
+    plan.members = vec![VM2.1.into()];
     plan.guard_both(&mut world);
     assert_eq!(heard(&world.send(1, &segment(VM1, VM3, (4000, 80), ACK))), [0u8; 0]);
     assert_eq!(heard(&world.send(2, &segment(VM2, VM3, (4000, 80), ACK))), [3]);

@@ -59,7 +59,7 @@ fn admits(rules: &[Rule], own: bool, peer: [u8; 4], port: Option<u16>) -> bool {
         let Origin::Prefix(net) = rule.from else { return false };
         rule.protocol.is_none_or(|number| number == protocol)
             && (rule.first..=rule.last).contains(&wanted)
-            && net.contains(&std::net::Ipv4Addr::from(peer))
+            && net.contains(&std::net::IpAddr::from(peer))
     };
     (own && peer[..3] == [10, 0, 0]) || rules.iter().any(by)
 }

@@ -1,34 +1,35 @@
-//! A security group: what may open a connection to its VMs, in a form that is asked in
-//! O(log n) of its rules.
+//! A security group: what may open a connection to its VMs.
 //!
 //! A rule is a protocol, a range of what that protocol has for ports, and who may come: a prefix,
-//! or the members of a group. The ranges of one protocol are the leaves of a segment tree, and a
-//! rule stands in the few nodes that cover its range; so what concerns one port is on the path from its
-//! leaf to the root. A node has its prefixes as sorted ranges of addresses of which none holds
-//! another, and its groups sorted: each is a binary search.
+//! or the members of a group. Those of one protocol are compiled to [`Ranges`].
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::ranges::{Ranges, Wanted, Who};
 
 /// IP protocol number of UDP.
 pub(crate) const UDP: u8 = 17;
+/// Of ICMP, and of IPv6's.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// Who may come by a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Whoever bears an address of this prefix.
-    Prefix(Ipv4Net),
+    Prefix(IpNet),
     /// The members of the group of this number.
     Members(u32),
 }
 
 impl Origin {
-    /// Everybody.
-    pub const ANYBODY: Self = Self::Prefix(match Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0) {
-        Ok(all) => all,
+    /// Everybody by IPv4.
+    pub const ANYBODY: Self = match Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0) {
+        Ok(all) => Self::Prefix(IpNet::V4(all)),
         Err(_) => panic!("0 is a prefix length"),
-    });
+    };
 }
 
 /// One rule: what of which protocol, and from whom.
@@ -44,17 +45,11 @@ pub struct Rule {
     pub from: Origin,
 }
 
-impl Rule {
-    fn is_of_all(&self) -> bool {
-        (self.first, self.last) == (0, u16::MAX)
-    }
-}
-
 /// Who is to be let in by a group's rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Comer<'a> {
     /// The address it is judged by.
-    pub(crate) address: [u8; 4],
+    pub(crate) address: IpAddr,
     /// The groups it is a member of, sorted.
     pub(crate) groups: &'a [u32],
     /// The protocol's number.
@@ -69,31 +64,40 @@ pub struct Group {
     /// Its name.
     pub name: String,
     rules: Box<[Rule]>,
-    /// Rules of every protocol.
-    any: Sources,
-    /// Rules of one protocol each, sorted by its number.
-    protocols: Box<[(u8, Protocol)]>,
+    ipv4: Family<u32>,
+    ipv6: Family<u128>,
     asks_members: bool,
 }
+
+/// The rules that hold for addresses of one family.
+#[derive(Clone, Debug, Default)]
+struct Family<A> {
+    /// Of every protocol.
+    any: Ranges<A>,
+    /// Of one protocol each, sorted by its number.
+    protocols: Box<[(u8, Ranges<A>)]>,
+}
+
+/// A rule of a family, and its place.
+type Part<A> = (Option<u8>, u16, u16, Who<A>, u32);
 
 impl Group {
     /// Compiles the rules of a group. What holds for a protocol must cover all of its ports where
     /// it names no port.
     #[must_use]
     pub fn new(name: &str, rules: &[Rule]) -> Self {
-        let mut numbers: Vec<u8> = rules.iter().filter_map(|rule| rule.protocol).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let of = |protocol: Option<u8>| {
-            let all = rules.iter().zip(0..);
-            all.filter(move |(rule, _)| rule.protocol == protocol)
-        };
-        let protocols = numbers.iter().map(|number| (*number, Protocol::of(of(Some(*number)))));
+        let parts = || rules.iter().zip(0..);
+        let ipv4 = parts()
+            .filter_map(|(rule, at)| Some((rule.protocol, rule.first, rule.last, ipv4(rule)?, at)));
+        let ipv6 = parts().filter_map(|(rule, at)| {
+            let (protocol, who) = ipv6(rule)?;
+            Some((protocol, rule.first, rule.last, who, at))
+        });
         Self {
             name: name.to_owned(),
             rules: rules.into(),
-            any: Sources::of(of(None).map(|(rule, at)| (rule.from, at)).collect()),
-            protocols: protocols.collect(),
+            ipv4: Family::of(&ipv4.collect::<Vec<_>>()),
+            ipv6: Family::of(&ipv6.collect::<Vec<_>>()),
             asks_members: rules.iter().any(|rule| matches!(rule.from, Origin::Members(_))),
         }
     }
@@ -111,123 +115,66 @@ impl Group {
 
     /// The place of a rule that lets the comer in.
     pub(crate) fn admits(&self, comer: &Comer<'_>) -> Option<u32> {
+        match comer.address {
+            IpAddr::V4(address) => self.ipv4.admits(comer, address.to_bits()),
+            IpAddr::V6(address) => self.ipv6.admits(comer, address.to_bits()),
+        }
+    }
+}
+
+impl<A: Copy + Ord + Default> Family<A> {
+    fn of(parts: &[Part<A>]) -> Self {
+        let mut numbers: Vec<u8> = parts.iter().filter_map(|(protocol, ..)| *protocol).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let of = |wanted: Option<u8>| {
+            Ranges::of(parts.iter().filter(|(protocol, ..)| *protocol == wanted).map(
+                |(protocol, first, last, who, at)| {
+                    let (first, last) = protocol.map_or((0, u16::MAX), |_| (*first, *last));
+                    (first, last, *who, *at)
+                },
+            ))
+        };
+        let protocols = numbers.iter().map(|number| (*number, of(Some(*number)))).collect();
+        Self { any: of(None), protocols }
+    }
+
+    fn admits(&self, comer: &Comer<'_>, address: A) -> Option<u32> {
         let at = self.protocols.binary_search_by_key(&comer.protocol, |(number, _)| *number);
         let own = at.ok().and_then(|at| self.protocols.get(at));
-        self.any.hold(comer).or_else(|| own?.1.admits(comer))
+        let wanted = Wanted { address, groups: comer.groups, port: comer.port };
+        self.any.admits(&wanted).or_else(|| own?.1.admits(&wanted))
     }
 }
 
-/// The rules of one protocol.
-#[derive(Clone, Debug, Default)]
-struct Protocol {
-    /// Those of all ports: the only ones that hold for a packet that tells none.
-    whole: Sources,
-    /// Where ranges begin and end, sorted: leaf i is from `points[i]` to the next.
-    points: Box<[u32]>,
-    /// A segment tree over the leaves: node 1 is the root, the parent of i is i / 2.
-    nodes: Box<[Sources]>,
-}
-
-impl Protocol {
-    fn of<'r>(rules: impl Iterator<Item = (&'r Rule, u32)>) -> Self {
-        let (whole, some): (Vec<_>, Vec<_>) = rules.partition(|(rule, _)| rule.is_of_all());
-        let ends = |rule: &Rule| [u32::from(rule.first), u32::from(rule.last) + 1];
-        let mut points: Vec<u32> = some.iter().flat_map(|(rule, _)| ends(rule)).collect();
-        points.sort_unstable();
-        points.dedup();
-        let leaves = points.len();
-        let mut nodes: Vec<Vec<(Origin, u32)>> = vec![Vec::new(); 2 * leaves];
-        for (rule, at) in some {
-            let [first, end] = ends(rule).map(|point| points.partition_point(|it| *it < point));
-            let (mut left, mut right) = (first + leaves, end + leaves);
-            while left < right {
-                if left & 1 == 1 {
-                    nodes[left].push((rule.from, at));
-                    left += 1;
-                }
-                if right & 1 == 1 {
-                    right -= 1;
-                    nodes[right].push((rule.from, at));
-                }
-                (left, right) = (left / 2, right / 2);
-            }
+/// Whom a rule lets in by IPv4.
+fn ipv4(rule: &Rule) -> Option<Who<u32>> {
+    match rule.from {
+        _ if rule.protocol == Some(ICMPV6) => None,
+        Origin::Prefix(IpNet::V4(net)) => {
+            Some(Who::Prefix(net.network().to_bits(), net.broadcast().to_bits()))
         }
-        Self {
-            whole: Sources::of(whole.iter().map(|(rule, at)| (rule.from, *at)).collect()),
-            points: points.into(),
-            nodes: nodes.into_iter().map(Sources::of).collect(),
-        }
-    }
-
-    fn admits(&self, comer: &Comer<'_>) -> Option<u32> {
-        self.whole.hold(comer).or_else(|| self.ranges_admit(comer))
-    }
-
-    fn ranges_admit(&self, comer: &Comer<'_>) -> Option<u32> {
-        let port = u32::from(comer.port?);
-        let leaf = self.points.partition_point(|point| *point <= port).checked_sub(1)?;
-        let mut at = leaf + self.points.len();
-        while at > 0 {
-            if let Some(rule) = self.nodes.get(at).and_then(|node| node.hold(comer)) {
-                return Some(rule);
-            }
-            at /= 2;
-        }
-        None
+        Origin::Prefix(IpNet::V6(_)) => None,
+        Origin::Members(group) => Some(Who::Members(group)),
     }
 }
 
-/// Those whom some rules let in, each with the place of its rule.
-#[derive(Clone, Debug, Default)]
-struct Sources {
-    /// First and last address, sorted; none holds another.
-    addresses: Box<[(u32, u32, u32)]>,
-    /// Groups, sorted.
-    groups: Box<[(u32, u32)]>,
-}
-
-impl Sources {
-    fn of(from: Vec<(Origin, u32)>) -> Self {
-        let mut addresses = Vec::new();
-        let mut groups = Vec::new();
-        for (from, rule) in from {
-            match from {
-                Origin::Prefix(net) => {
-                    addresses.push((net.network().to_bits(), net.broadcast().to_bits(), rule));
-                }
-                Origin::Members(group) => groups.push((group, rule)),
-            }
+/// The same by IPv6, and of which protocol. All of ICMP is all of ICMPv6; its types mean other
+/// things there.
+fn ipv6(rule: &Rule) -> Option<(Option<u8>, Who<u128>)> {
+    let protocol = match (rule.protocol, rule.first, rule.last) {
+        (Some(ICMP), 0, u16::MAX) => Some(ICMPV6),
+        (Some(ICMP), ..) => return None,
+        (protocol, ..) => protocol,
+    };
+    let who = match rule.from {
+        Origin::Prefix(IpNet::V6(net)) => {
+            Who::Prefix(net.network().to_bits(), net.broadcast().to_bits())
         }
-        // Of two prefixes one holds the other or they share nothing: the wider comes first.
-        addresses.sort_unstable_by_key(|(first, last, rule)| (*first, !*last, *rule));
-        let mut widest: Vec<(u32, u32, u32)> = Vec::new();
-        for one in addresses {
-            if widest.last().is_none_or(|before| one.0 > before.1) {
-                widest.push(one);
-            }
-        }
-        groups.sort_unstable();
-        groups.dedup_by_key(|(group, _)| *group);
-        Self { addresses: widest.into(), groups: groups.into() }
-    }
-
-    fn hold(&self, comer: &Comer<'_>) -> Option<u32> {
-        let address = u32::from_be_bytes(comer.address);
-        let behind = self.addresses.partition_point(|(first, ..)| *first <= address);
-        let near = behind.checked_sub(1).and_then(|at| self.addresses.get(at));
-        if let Some((_, last, rule)) = near
-            && address <= *last
-        {
-            return Some(*rule);
-        }
-        if self.groups.is_empty() {
-            return None;
-        }
-        comer.groups.iter().find_map(|theirs| {
-            let at = self.groups.binary_search_by_key(theirs, |(group, _)| *group).ok()?;
-            Some(self.groups.get(at)?.1)
-        })
-    }
+        Origin::Prefix(IpNet::V4(_)) => return None,
+        Origin::Members(group) => Who::Members(group),
+    };
+    Some((protocol, who))
 }
 
 #[cfg(test)]
@@ -242,7 +189,7 @@ mod tests {
     }
 
     fn comer(address: [u8; 4], protocol: u8, port: u16) -> Comer<'static> {
-        Comer { address, groups: &[], protocol, port: Some(port) }
+        Comer { address: address.into(), groups: &[], protocol, port: Some(port) }
     }
 
     #[test]
@@ -307,11 +254,48 @@ mod tests {
         let nets = ["10.0.0.0/8", "10.1.0.0/16", "10.255.255.255/32", "9.0.0.0/8", "10.0.0.0/8"];
         let rules = nets.map(|net| rule(None, 0, 65535, net));
         let group = Group::new("nested", &rules);
-        assert_eq!(group.any.addresses.len(), 2);
         let by = |address| group.admits(&comer(address, TCP, 1));
         assert_eq!(
             (by([10, 1, 0, 1]), by([9, 0, 0, 0]), by([11, 0, 0, 0])),
             (Some(0), Some(3), None)
         );
+    }
+
+    #[test]
+    fn a_rule_of_one_family_says_nothing_of_the_other_and_members_are_of_both() {
+        let group = Group::new(
+            "six",
+            &[
+                rule(Some(TCP), 22, 22, "2001:db8::/32"),
+                rule(Some(TCP), 80, 80, "0.0.0.0/0"),
+                rule(None, 0, 65535, "fd00::7/128"),
+                Rule { protocol: Some(ICMP), first: 0, last: 65535, from: Origin::Members(3) },
+                Rule { protocol: Some(ICMP), first: 2048, last: 2048, from: Origin::Members(4) },
+                Rule {
+                    protocol: Some(ICMPV6),
+                    first: 32768,
+                    last: 33023,
+                    from: Origin::Members(4),
+                },
+            ],
+        );
+        let by = |address: &str, groups: &'static [u32], protocol, port| {
+            let address = address.parse().unwrap();
+            group.admits(&Comer { address, groups, protocol, port: Some(port) })
+        };
+        assert_eq!(by("2001:db8:ffff::1", &[], TCP, 22), Some(0));
+        assert_eq!(
+            (by("2001:db9::1", &[], TCP, 22), by("2001:db8::1", &[], TCP, 80)),
+            (None, None)
+        );
+        assert_eq!((by("8.8.8.8", &[], TCP, 80), by("8.8.8.8", &[], TCP, 22)), (Some(1), None));
+        assert_eq!((by("fd00::7", &[], UDP, 9), by("fd00::8", &[], UDP, 9)), (Some(2), None));
+        assert_eq!(
+            (by("fd00::1", &[3], ICMPV6, 5), by("10.0.0.1", &[3], ICMP, 5)),
+            (Some(3), Some(3))
+        );
+        let echo = |address, protocol, kind: u16| by(address, &[4], protocol, kind << 8);
+        assert_eq!((echo("fd00::1", ICMPV6, 128), echo("fd00::1", ICMPV6, 8)), (Some(5), None));
+        assert_eq!((echo("10.0.0.1", ICMP, 8), echo("10.0.0.1", ICMP, 128)), (Some(4), None));
     }
 }

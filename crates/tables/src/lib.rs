@@ -26,6 +26,7 @@ mod nat;
 mod neighbour;
 mod policy;
 mod port;
+mod ranges;
 mod route;
 mod segment;
 mod snapshot;

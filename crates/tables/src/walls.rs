@@ -1,11 +1,11 @@
 //! What stands before a VM: its security groups, its own network, its DHCP server. Asked once for
 //! each new connection whose way ends at the VM's port.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::group::{Comer, UDP};
 use crate::{Group, Origin, PortId, Rule, ZoneId};
@@ -13,8 +13,8 @@ use crate::{Group, Origin, PortId, Rule, ZoneId};
 /// Ports of a DHCP server and of its clients (RFC 2131).
 const DHCP: (u16, u16) = (67, 68);
 
-/// A member of a group: its zone and its own (fixed) address.
-pub type Member = (ZoneId, [u8; 4]);
+/// A member of a group: its zone and an own (fixed) address of its.
+pub type Member = (ZoneId, IpAddr);
 
 /// All groups of the node, by number, and who is a member of which.
 #[derive(Clone, Debug, Default)]
@@ -93,8 +93,23 @@ pub struct Wall {
     pub groups: Box<[u32]>,
     /// Who may come whatever the groups say (`allow_same_net_traffic`).
     pub own: Option<Own>,
+    /// The IPv6 addresses of that network, beside those of the link alone (fe80::/10).
+    pub own6: Option<Ipv6Net>,
     /// The DHCP servers of its network.
     pub servers: Box<[[u8; 4]]>,
+}
+
+impl Wall {
+    fn is_own(&self, ask: &Ask) -> bool {
+        match (self.own, ask.source) {
+            (Some(Own::Subnet(zone, net)), IpAddr::V4(it)) => zone == ask.zone && net.contains(&it),
+            (Some(Own::Subnet(..)), IpAddr::V6(it)) => {
+                it.is_unicast_link_local() || self.own6.is_some_and(|net| net.contains(&it))
+            }
+            (Some(Own::Bridged), _) => ask.bridged,
+            (None, _) => false,
+        }
+    }
 }
 
 /// Who wants in, and what for: the first packet of a connection.
@@ -103,9 +118,9 @@ pub struct Ask {
     /// The zone of its sender; none on the public side.
     pub zone: ZoneId,
     /// Its sender's own address there, before any translation.
-    pub source: [u8; 4],
+    pub source: IpAddr,
     /// The address its sender is seen with by the VM.
-    pub seen: [u8; 4],
+    pub seen: IpAddr,
     /// The protocol's number.
     pub protocol: u8,
     /// The sender's port.
@@ -125,6 +140,8 @@ pub enum Let {
     Dhcp,
     /// It comes from the VM's own network.
     Own,
+    /// It is of IPv6's neighbour discovery, without which nobody reaches anybody.
+    Discovery,
     /// A rule says so: number of the group, place of the rule.
     By(u32, u32),
 }
@@ -178,17 +195,12 @@ impl Walls {
         let Some(wall) = self.before(port) else { return Some(Let::Open) };
         let is_dhcp = (ask.source_port, ask.port) == (DHCP.0, Some(DHCP.1)) && ask.protocol == UDP;
         let from_within = ask.zone == wall.zone;
-        if is_dhcp && from_within && wall.servers.contains(&ask.source) {
+        let is_server =
+            || matches!(ask.source, IpAddr::V4(it) if wall.servers.contains(&it.octets()));
+        if is_dhcp && from_within && is_server() {
             return Some(Let::Dhcp);
         }
-        let is_own = match wall.own {
-            Some(Own::Subnet(zone, net)) => {
-                zone == ask.zone && net.contains(&Ipv4Addr::from(ask.source))
-            }
-            Some(Own::Bridged) => ask.bridged,
-            None => false,
-        };
-        if is_own {
+        if wall.is_own(ask) {
             return Some(Let::Own);
         }
         // An address means nothing in another zone: there it counts how the VM sees it.
@@ -209,7 +221,7 @@ impl Walls {
             (Some(now), Some(then)) => (now, then),
             _ => return false,
         };
-        let beside = |wall: &Wall| (wall.zone, wall.own, wall.servers.clone());
+        let beside = |wall: &Wall| (wall.zone, wall.own, wall.own6, wall.servers.clone());
         let same_groups = || {
             let mut pairs = now.groups.iter().zip(&then.groups);
             now.groups.len() == then.groups.len()

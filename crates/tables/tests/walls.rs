@@ -1,9 +1,10 @@
 //! The compiled form of security groups says what a plain walk through all rules says.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 use tables::{Ask, Group, Groups, Let, Member, Origin, Own, PortId, Rule, Wall, Walls, ZoneId};
 
@@ -26,11 +27,17 @@ fn lets_in(rule: &Rule, ask: &Ask, members: &[Vec<Member>]) -> bool {
     let from_fits = match rule.from {
         Origin::Prefix(net) => {
             let address = if ask.zone == zone(1) { ask.source } else { ask.seen };
-            net.contains(&std::net::Ipv4Addr::from(address))
+            net.contains(&address)
         }
         Origin::Members(group) => members[group as usize].contains(&(ask.zone, ask.source)),
     };
-    rule.protocol.is_none_or(|protocol| protocol == ask.protocol) && port_fits && from_fits
+    let protocol_fits = match (rule.protocol, ask.source) {
+        (None, _) => true,
+        (Some(1), IpAddr::V6(_)) => ask.protocol == 58 && (rule.first, rule.last) == (0, 65535),
+        (Some(58), IpAddr::V4(_)) => false,
+        (Some(protocol), _) => protocol == ask.protocol,
+    };
+    protocol_fits && port_fits && from_fits
 }
 
 /// Ports that ranges begin and end at, and those beside them.
@@ -38,18 +45,24 @@ fn port() -> impl Strategy<Value = u16> {
     prop_oneof![0u16..6, 20u16..24, 65530u16..=65535, any::<u16>()]
 }
 
-fn address() -> impl Strategy<Value = [u8; 4]> {
-    (0u8..3, 0u8..2, 0u8..8).prop_map(|(b, c, d)| [10, b, c, d])
+fn address() -> impl Strategy<Value = IpAddr> {
+    let ipv4 = (0u8..3, 0u8..2, 0u8..8).prop_map(|(b, c, d)| [10, b, c, d].into());
+    let ipv6 =
+        (0u16..3, 0u16..2, 0u16..8).prop_map(|(b, c, d)| [0xfd00, b, 0, 0, 0, 0, c, d].into());
+    prop_oneof![3 => ipv4, 1 => ipv6]
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
     let from = prop_oneof![
         (address(), prop::sample::select(vec![0u8, 8, 15, 16, 24, 30, 32])).prop_map(
-            |(address, length)| Origin::Prefix(Ipv4Net::new(address.into(), length).unwrap())
+            |(address, length)| {
+                let length = if address.is_ipv6() { length * 4 } else { length };
+                Origin::Prefix(IpNet::new(address, length).unwrap())
+            }
         ),
         (0..GROUPS).prop_map(Origin::Members),
     ];
-    let protocol = prop::sample::select(vec![Some(6), Some(17), Some(1), None]);
+    let protocol = prop::sample::select(vec![Some(6), Some(17), Some(1), Some(58), None]);
     let range = prop_oneof![Just((0, 65535)), (port(), port())];
     (protocol, range, from).prop_map(|(protocol, (one, two), from)| {
         // What holds for every protocol holds for all of its ports.
@@ -59,12 +72,12 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let protocol = prop::sample::select(vec![6u8, 17, 1, 47]);
+    let protocol = prop::sample::select(vec![6u8, 17, 1, 58, 47]);
     (0u16..3, address(), address(), protocol, prop::option::weighted(0.9, port())).prop_map(
         |(number, source, seen, protocol, port)| Ask {
             zone: zone(number),
             source,
-            seen,
+            seen: if seen.is_ipv4() == source.is_ipv4() { seen } else { source },
             protocol,
             source_port: 40_000,
             port,
@@ -109,7 +122,7 @@ proptest! {
 }
 
 fn plain_ask(zone_number: u16, source: [u8; 4]) -> Ask {
-    let (zone, seen) = (zone(zone_number), source);
+    let (zone, source, seen) = (zone(zone_number), source.into(), source.into());
     Ask { zone, source, seen, protocol: 6, source_port: 40_000, port: Some(22), bridged: true }
 }
 
@@ -136,7 +149,7 @@ fn without_a_rule_the_own_network_comes_in_and_dhcp_and_nobody_else() {
         Ask { protocol: 17, source_port: 67, port: Some(68), ..plain_ask(1, [10, 0, 0, 1]) };
     assert_eq!(none.judge(vif(), &offer), Some(Let::Dhcp));
     for other in [
-        Ask { source: [10, 0, 0, 9], ..offer },
+        Ask { source: [10, 0, 0, 9].into(), ..offer },
         Ask { port: Some(53), ..offer },
         Ask { source_port: 68, ..offer },
         Ask { protocol: 6, ..offer },
@@ -148,6 +161,25 @@ fn without_a_rule_the_own_network_comes_in_and_dhcp_and_nobody_else() {
     assert_eq!(bridged.judge(vif(), &plain_ask(1, [192, 0, 2, 1])), Some(Let::Own));
     let routed = Ask { bridged: false, ..plain_ask(1, [192, 0, 2, 1]) };
     assert_eq!(bridged.judge(vif(), &routed), None);
+}
+
+#[test]
+fn of_ipv6_the_own_network_is_the_link_and_what_its_routers_tell() {
+    let (net, net6) = ("10.0.0.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap());
+    let six = |address: &str| {
+        let source = address.parse().unwrap();
+        Ask { source, seen: source, ..plain_ask(1, [0; 4]) }
+    };
+    let own = wall(Some(Own::Subnet(zone(1), net)));
+    let link = one(own.clone());
+    assert_eq!(link.judge(vif(), &six("fe80::1")), Some(Let::Own));
+    assert_eq!(link.judge(vif(), &six("2001:db8:1::1")), None);
+    let told = one(Wall { own6: Some(net6), ..own });
+    assert_eq!(told.judge(vif(), &six("2001:db8:1::1")), Some(Let::Own));
+    assert_eq!(told.judge(vif(), &six("2001:db8:2::1")), None);
+    assert_eq!(one(wall(None)).judge(vif(), &six("fe80::1")), None);
+    assert_eq!(one(wall(Some(Own::Bridged))).judge(vif(), &six("2001:db8:2::1")), Some(Let::Own));
+    assert!(!told.guard_alike(&link, vif()));
 }
 
 #[test]
@@ -168,7 +200,7 @@ fn a_wall_is_another_one_when_a_rule_or_a_member_it_asks_for_is() {
         let wall = Wall { zone: zone(1), groups: [0].into(), ..Wall::default() };
         Walls::new(Arc::new(groups), vec![(vif(), wall)], true)
     };
-    let (four, five) = ((zone(1), [10, 0, 0, 4]), (zone(1), [10, 0, 0, 5]));
+    let [four, five] = [4, 5].map(|last| (zone(1), [10, 0, 0, last].into()));
     let before = make(&[from_db], &[four], &[]);
     assert!(make(&[from_db], &[four], &[]).guard_alike(&before, vif()));
     assert!(make(&[from_db], &[four], &[five]).guard_alike(&before, vif()), "nobody asks for it");
@@ -193,7 +225,7 @@ fn large() -> Walls {
             let net = Ipv4Net::new((10 << 24 | draw(1 << 24)).into(), length).unwrap().trunc();
             let from = match at % 10 {
                 0 => Origin::Members(1 + draw(16)),
-                _ => Origin::Prefix(net),
+                _ => Origin::Prefix(net.into()),
             };
             let protocol = Some(if at % 3 == 0 { 17 } else { 6 });
             Rule { protocol, first: one.min(two), last: one.max(two), from }
@@ -201,7 +233,8 @@ fn large() -> Walls {
         .collect();
     let mut groups = vec![(Arc::new(Group::new("large", &rules)), Vec::new())];
     for number in 0..16u32 {
-        let members = (0..256).map(|at| (zone(1), (172 << 24 | number << 8 | at).to_be_bytes()));
+        let members =
+            (0..256).map(|at| (zone(1), (172 << 24 | number << 8 | at).to_be_bytes().into()));
         groups.push((Arc::new(Group::new("members", &[])), members.collect()));
     }
     let wall = Wall { zone: zone(1), groups: [0].into(), ..Wall::default() };

@@ -49,8 +49,9 @@ fn told(flow: &Flow, outlived: bool, names: &Names, now: u32) -> report::Flow {
     let port = |number| PortId::new(number).map_or_else(|| "-".to_owned(), |id| names.port(id));
     let (source, destination, new) = match flow.source_mac() {
         Some(mac) => {
-            let to = MacAddr(key.destination_mac());
-            (station(MacAddr(mac)), station(to), (None, None))
+            let to = MacAddr(flow.destination_mac());
+            let ports = if key.is_l2() { (0, 0) } else { (key.sport(), key.dport()) };
+            (station(MacAddr(mac), ports.0), station(to, ports.1), (None, None))
         }
         None => {
             let ends = (end(key.src(), key.sport()), end(key.dst(), key.dport()));
@@ -64,6 +65,7 @@ fn told(flow: &Flow, outlived: bool, names: &Names, now: u32) -> report::Flow {
             (false, protocol::TCP) => "tcp".into(),
             (false, protocol::UDP) => "udp".into(),
             (false, protocol::ICMP) => "icmp".into(),
+            (false, protocol::ICMPV6) => "icmpv6".into(),
             (false, number) => number.to_string(),
         },
         source,
@@ -88,8 +90,9 @@ fn state(bits: u16, outlived: bool) -> &'static str {
     }
 }
 
-fn station(mac: MacAddr) -> End {
-    End { address: mac.to_string(), port: None }
+/// One of IPv6 is told by its station: a line does not say its addresses.
+fn station(mac: MacAddr, port: u16) -> End {
+    End { address: mac.to_string(), port: Some(port).filter(|port| *port != 0) }
 }
 
 fn end(address: [u8; 4], port: u16) -> End {

@@ -6,7 +6,7 @@ use control::flags::{Hook, XdpMode};
 use control::model::{Tuning, Vif};
 use control::netlink::Link;
 use kernel::{Kernel, PortEntry, Quota};
-use tables::{Egress, Identity, Port, PortId};
+use tables::{Egress, Port, PortId};
 
 use crate::node::{NicSockets, Node};
 use crate::ports::{Plugged, PortState, Wanted};
@@ -317,7 +317,6 @@ pub(crate) fn entry(
 ) -> PortEntry {
     let (first, queues) = sockets.map_or((0, 0), |sockets| (sockets.first, sockets.queues));
     let quota = vif.map_or_else(Default::default, |vif| vif.quota);
-    let mut told = row.identity.iter().flat_map(Identity::ipv6);
     PortEntry {
         number: port.id.get(),
         kind: kind(&port.wanted),
@@ -328,8 +327,6 @@ pub(crate) fn entry(
         segment: row.segment.get(),
         stamp: row.stamp,
         station: row.station.unwrap_or_default().0,
-        walled: row.identity.is_some(),
-        ipv6: std::array::from_fn(|_| told.next().unwrap_or_default()),
         takes_xdp: plugged.takes_xdp,
         // A NIC has its far end outside: what leaves by it takes the whole way, in a lab as well.
         peer: port.is_vif() && plugged.link.is("veth") && plugged.link.peer_in_other_netns,

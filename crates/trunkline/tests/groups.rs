@@ -124,6 +124,80 @@ fn scenarios_5_and_6_tcp_passes_and_icmp_not_until_it_is_allowed() {
     }
 }
 
+/// A VM by its link-local IPv6 address, from another VM of its network.
+fn six(vm: u8) -> String {
+    format!("fe80::f816:3eff:fe00:{vm}%eth0")
+}
+
+/// How many of three pings by IPv6 are answered.
+fn answered6(lab: &Lab, from: &str, vm: u8) -> u32 {
+    let arguments = ["-6", "-n", "-i", "0.2", "-W", "0.5", "-c", "3", &six(vm)];
+    pinged(&lab.exec(from, "ping", &arguments).text).1
+}
+
+#[test]
+fn ipv6_passes_where_a_rule_says_so_on_both_nodes_and_ends_with_its_rule() {
+    const GROUPS: &str = r#"
+[[security_group]]
+name = "tenant1"
+rules = [{ protocol = "tcp", ports = "8080", cidr = "fe80::/64" }]
+[[security_group]]
+name = "tenant2"
+rules = []
+"#;
+    for (hook, flags) in HOOKS {
+        eprintln!("hook {hook}");
+        let lab = Lab::up(flags);
+        guard(&lab, GROUPS);
+        for node in ["left", "right"] {
+            reload(&lab, node, |text| format!("allow_same_net_traffic = false\n{text}"));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("index.html"), "x".repeat(2_000_000)).unwrap();
+        let path = folder.path().to_str().unwrap();
+        let servers = ["vm2", "vm5"].map(|vm| lab.web_server(vm, path));
+        for (vm, node, port) in [(2, "left", "vnet1"), (5, "right", "eth0")] {
+            let url = format!("http://[{}]:8080/index.html", six(vm));
+            let size = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{size_download}", &url];
+            await_that("the VM answers", || lab.exec("vm1", "curl", &size).text == "2000000");
+            let before = dropped(&lab, node, port, "security_group");
+            assert_eq!(answered6(&lab, "vm1", vm), 0, "{hook}: vm{vm}");
+            assert!(dropped(&lab, node, port, "security_group") >= before + 3, "{hook}: vm{vm}");
+        }
+        // What the kernel's programs carry, they carry past the workers.
+        assert!(told(&lab, "left", "vnet2")["replayed"].as_u64().unwrap() > 100, "{hook}");
+        let icmp = |text: &str| {
+            let rule =
+                "{ protocol = \"icmp\", type = 128, cidr = \"fe80::/64\" }, { protocol = \"tcp\"";
+            text.replace("{ protocol = \"tcp\"", rule)
+        };
+        for node in ["left", "right"] {
+            reload(&lab, node, icmp);
+        }
+        for vm in [2, 5] {
+            let arguments = ["-6", "-n", "-c", "20", "-i", "0.05", "-w", "10", &six(vm)];
+            let text = lab.exec("vm1", "ping", &arguments).text;
+            assert_eq!(lab::in_a_row(&text, 20), 20, "{hook}: {text}");
+            // Datagrams in fragments, both ways.
+            let arguments =
+                ["-6", "-n", "-s", "4000", "-c", "5", "-i", "0.1", "-w", "10", &six(vm)];
+            let text = lab.exec("vm1", "ping", &arguments).text;
+            assert_eq!(lab::in_a_row(&text, 5), 5, "{hook}: {text}");
+        }
+        let pings = ["-6", "-n", "-c", "400", "-i", "0.05", &six(2)];
+        let ping = lab.start("vm1", "ping", &pings);
+        let flows = || lab.ctl("left", &["flows", "vnet1", "icmpv6"]).as_array().unwrap().len();
+        await_that("the ping is known", || flows() > 0);
+        let before = dropped(&lab, "left", "vnet1", "revoked");
+        reload(&lab, "left", |text| text.replace("type = 128", "type = 127"));
+        await_that("it ends with its rule", || dropped(&lab, "left", "vnet1", "revoked") > before);
+        let (sent, came) = pinged(&ping.interrupt().text);
+        assert!(came < sent, "{hook}: {came} of {sent}");
+        assert_eq!(answered6(&lab, "vm1", 2), 0, "{hook}: no new one either");
+        drop(servers);
+    }
+}
+
 #[test]
 fn from_outside_a_floating_address_lets_in_what_its_vm_does_and_the_vm_gets_its_answers() {
     let lab = Lab::up(&[]);

@@ -88,7 +88,7 @@ fn transport<'a>(frame: &'a [u8], headers: &Headers) -> Option<(u32, &'a [u8], u
             l3.get(usize::from(ip.header_len)..usize::from(ip.total_len))?,
             ip.protocol,
         ),
-        Network::Ipv6 => {
+        Network::Ipv6(_) => {
             let payload = usize::from(u16::from_be_bytes([*l3.get(4)?, *l3.get(5)?]));
             (l3.get(8..40)?, l3.get(40..40 + payload)?, *l3.get(6)?)
         }

@@ -11,6 +11,9 @@ use crate::{Headers, Malformed, Network, Station, ethertype, protocol};
 
 pub(crate) const ECHO_REPLY: u8 = 0;
 pub(crate) const ECHO_REQUEST: u8 = 8;
+/// The same of ICMPv6 (RFC 4443 §4); what is below are errors.
+pub(crate) const ECHO_REQUEST_6: u8 = 128;
+pub(crate) const ECHO_REPLY_6: u8 = 129;
 /// Time to live of what a gateway says itself (RFC 1122 §3.2.1.7, IANA).
 const TTL: u8 = 64;
 /// "Internetwork control", the precedence of errors (RFC 1812 §4.3.2.5).

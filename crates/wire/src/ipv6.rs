@@ -1,8 +1,8 @@
-//! What an IPv6 packet says of itself, as far as one must know who sent it.
-//!
-//! Nothing but a wall at a VM asks: all others bridge IPv6 unread.
+//! What an IPv6 packet says of itself, as far as one must know who sent it and what lets it in.
 
-use crate::MacAddr;
+use crate::layout::Ports;
+use crate::{MacAddr, Transport, icmp, protocol};
+use zerocopy::FromBytes;
 
 /// Length of an IPv6 header, bytes (RFC 8200 §3).
 const HEADER: usize = 40;
@@ -17,14 +17,17 @@ const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
-const UDP: u8 = 17;
-const ICMP: u8 = 58;
+
+/// Errors have room for a number before what they quote (RFC 4443 §3).
+const QUOTE_AT: usize = 8;
 
 /// Who sent an IPv6 packet, and what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ipv6<'a> {
+pub struct Speaker<'a> {
     /// Source address.
     pub src: [u8; 16],
+    /// The protocol behind all its headers, as far as those can be read.
+    pub protocol: u8,
     /// What is behind all its headers.
     pub upper: Upper<'a>,
 }
@@ -55,18 +58,27 @@ pub struct Icmp<'a> {
 
 /// Reads an IPv6 packet whose lengths [`crate::parse()`] has checked; none if it is cut.
 #[must_use]
-pub fn ipv6(packet: &[u8]) -> Option<Ipv6<'_>> {
-    let src = packet.get(8..24)?.try_into().ok()?;
+pub fn ipv6(packet: &[u8]) -> Option<Speaker<'_>> {
+    let (src, _) = ipv6_addresses(packet)?;
     let length = usize::from(u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?]));
     let payload = packet.get(HEADER..HEADER + length)?;
-    let upper = upper(*packet.get(6)?, payload).unwrap_or(Upper::Hidden);
-    Some(Ipv6 { src, upper })
+    let mut protocol = *packet.get(6)?;
+    let upper = upper(&mut protocol, payload).unwrap_or(Upper::Hidden);
+    Some(Speaker { src, protocol, upper })
 }
 
-/// Walks through the extension headers; none where one is cut.
-fn upper(mut next: u8, mut rest: &[u8]) -> Option<Upper<'_>> {
+/// Source and destination of an IPv6 packet; none if it is cut.
+#[inline]
+#[must_use]
+pub fn ipv6_addresses(packet: &[u8]) -> Option<([u8; 16], [u8; 16])> {
+    let (src, rest) = packet.get(8..)?.split_first_chunk()?;
+    Some((*src, *rest.first_chunk()?))
+}
+
+/// Walks through the extension headers to what they carry; none where one is cut.
+fn upper<'a>(next: &mut u8, mut rest: &'a [u8]) -> Option<Upper<'a>> {
     for _ in 0..=EXTENSIONS {
-        let length = match next {
+        let length = match *next {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HOST_IDENTITY | SHIM6 => {
                 (usize::from(*rest.get(1)?) + 1) * 8
             }
@@ -79,17 +91,76 @@ fn upper(mut next: u8, mut rest: &[u8]) -> Option<Upper<'_>> {
                 }
                 8
             }
-            UDP => return Some(Upper::Udp(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]))),
-            ICMP => return Some(Upper::Icmp(Icmp { kind: *rest.first()?, message: rest })),
+            protocol::UDP => {
+                return Some(Upper::Udp(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])));
+            }
+            protocol::ICMPV6 => {
+                return Some(Upper::Icmp(Icmp { kind: *rest.first()?, message: rest }));
+            }
             _ => return Some(Upper::Other),
         };
-        next = *rest.first()?;
+        *next = *rest.first()?;
         rest = rest.get(length..)?;
     }
     None
 }
 
+/// What is left in an ICMPv6 error of the packet it is about, which went the other way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Embedded6 {
+    /// Its source address.
+    pub src: [u8; 16],
+    /// Its destination address.
+    pub dst: [u8; 16],
+    /// What was behind its header.
+    pub protocol: u8,
+    /// Its ports or echo identifier; TCP's flags read as 0.
+    pub transport: Transport,
+}
+
+/// Reads the packet embedded in an ICMPv6 error (types 1 to 4, RFC 4443 §3); `message` is the
+/// error from its type on. Nothing for other messages and where the quoted header is not whole.
+#[must_use]
+pub fn embedded6(message: &[u8]) -> Option<Embedded6> {
+    let quoted = message.get(QUOTE_AT..).filter(|_| matches!(message.first(), Some(1..=4)))?;
+    let (src, dst) = ipv6_addresses(quoted)?;
+    let number = *quoted.get(6)?;
+    let transport = quoted.get(HEADER..).map_or(Transport::None, |rest| quote(number, rest));
+    Some(Embedded6 { src, dst, protocol: number, transport })
+}
+
+/// The transport header of a packet that is quoted: eight bytes do.
+fn quote(number: u8, rest: &[u8]) -> Transport {
+    let Some(Ok((ports, rest))) = rest.get(..8).map(Ports::ref_from_prefix) else {
+        return Transport::None;
+    };
+    let (sport, dport) = (ports.source.get(), ports.destination.get());
+    let [kind, _] = sport.to_be_bytes();
+    match (number, kind, rest) {
+        (protocol::TCP, ..) => Transport::Tcp { sport, dport, flags: 0 },
+        (protocol::UDP, ..) => Transport::Udp { sport, dport },
+        (protocol::ICMPV6, icmp::ECHO_REQUEST_6 | icmp::ECHO_REPLY_6, [a, b, ..]) => {
+            let request = kind == icmp::ECHO_REQUEST_6;
+            Transport::Echo { request, id: u16::from_be_bytes([*a, *b]) }
+        }
+        _ => Transport::None,
+    }
+}
+
 impl Icmp<'_> {
+    /// Whether it is of what a link needs: who listens to which group (RFC 2710, RFC 3810), routers
+    /// and neighbours (RFC 4861). A redirect is not.
+    #[must_use]
+    pub const fn is_of_link(&self) -> bool {
+        matches!(self.kind, 130..=136 | 143)
+    }
+
+    /// Its type and code, as one number.
+    #[must_use]
+    pub fn what(&self) -> u16 {
+        u16::from_be_bytes([self.kind, self.message.get(1).copied().unwrap_or_default()])
+    }
+
     /// The address that a neighbour solicitation or advertisement is about (RFC 4861 §4.3, §4.4).
     #[must_use]
     pub fn target(&self) -> Option<[u8; 16]> {
@@ -121,6 +192,8 @@ mod tests {
     use super::*;
 
     const VM: MacAddr = MacAddr([0xfa, 0x16, 0x3e, 0, 0, 1]);
+    const UDP: u8 = protocol::UDP;
+    const ICMP: u8 = protocol::ICMPV6;
 
     fn packet(next: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x60, 0, 0, 0, 0, 0, next, 255];
@@ -185,5 +258,28 @@ mod tests {
         assert!(!advertisement(&[&own[..], &[14, 0, 0, 0]].concat()).1);
         assert!(!advertisement(&own[..7]).1);
         assert!(!advertisement(&[&own[..], &[14]].concat()).1);
+    }
+
+    #[test]
+    fn an_error_tells_the_packet_it_is_about_and_other_messages_none() {
+        let quoted = packet(UDP, &[0x13, 0x88, 0, 53, 0, 9, 0, 0, 1]);
+        let error = |kind: u8, quoted: &[u8]| [&[kind, 0, 0, 0, 0, 0, 5, 0][..], quoted].concat();
+        let told = embedded6(&error(2, &quoted)).unwrap();
+        assert_eq!((told.src, told.dst), ipv6_addresses(&quoted).unwrap());
+        assert_eq!(told.transport, Transport::Udp { sport: 5000, dport: 53 });
+        let ping = packet(ICMP, &[128, 0, 0, 0, 0, 7, 0, 1]);
+        let echo = Transport::Echo { request: true, id: 7 };
+        assert_eq!(embedded6(&error(1, &ping)).unwrap().transport, echo);
+        assert_eq!(embedded6(&error(1, &quoted[..44])).unwrap().transport, Transport::None);
+        assert_eq!(embedded6(&error(128, &quoted)), None);
+        assert_eq!(embedded6(&error(1, &quoted[..39])), None);
+    }
+
+    #[test]
+    fn the_protocol_is_that_behind_all_headers() {
+        let of = |next, payload: &[u8]| ipv6(&packet(next, payload)).unwrap().protocol;
+        assert_eq!((of(50, &[]), of(UDP, &[0; 8])), (50, UDP));
+        assert_eq!(of(DESTINATION, &[132, 0, 1, 4, 0, 0, 0, 0]), 132);
+        assert_eq!(of(FRAGMENT, &[UDP, 0, 0, 8, 0, 0, 0, 7]), FRAGMENT);
     }
 }

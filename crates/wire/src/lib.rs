@@ -40,10 +40,10 @@ pub mod vlan;
 pub use addr::{MacAddr, ParseMacError, Station};
 pub use embedded::{Embedded, embedded, translate_error};
 pub use icmp::IcmpError;
-pub use ipv6::{Icmp, Ipv6, Upper, ipv6};
+pub use ipv6::{Embedded6, Icmp, Speaker, Upper, embedded6, ipv6, ipv6_addresses};
 pub use mss::clamp_mss;
-pub use parse::{Arp, Headers, Ipv4, Malformed, Network, Transport, parse};
-pub use piece::{Part, Piece, piece};
+pub use parse::{Arp, Headers, Ipv4, Ipv6, Malformed, Network, Transport, parse};
+pub use piece::{Part, Piece, piece, piece6};
 pub use rewrite::Translation;
 
 /// EtherTypes this dataplane tells apart (IEEE 802 numbers).
@@ -68,6 +68,10 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP (RFC 768).
     pub const UDP: u8 = 17;
+    /// The header of an IPv6 fragment (RFC 8200 §4.5).
+    pub const FRAGMENT_6: u8 = 44;
+    /// ICMPv6 (RFC 4443).
+    pub const ICMPV6: u8 = 58;
 }
 
 /// Length of an Ethernet header without tags, bytes.

@@ -29,8 +29,8 @@ pub struct Headers {
 pub enum Network {
     /// IPv4; lengths and addresses checked against the frame.
     Ipv4(Ipv4),
-    /// IPv6; whole, and bridged without a further look.
-    Ipv6,
+    /// IPv6; its length checked against the frame, its addresses read by [`crate::ipv6_addresses`].
+    Ipv6(Ipv6),
     /// ARP for IPv4 over Ethernet.
     Arp(Arp),
     /// Anything else, and frames with two tags.
@@ -65,7 +65,20 @@ pub struct Ipv4 {
     pub transport: Transport,
 }
 
-/// The transport header of an IPv4 packet.
+/// What forwarding needs of an IPv6 header (RFC 8200); it is only ever bridged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    /// What is behind the header: a protocol, or an extension header.
+    pub protocol: u8,
+    /// Whether that is a fragment header.
+    pub fragment: bool,
+    /// Whether it is a whole ICMPv6 error, which speaks of another packet: [`crate::embedded6`].
+    pub icmp_error: bool,
+    /// The transport header, where it is the next thing in this packet.
+    pub transport: Transport,
+}
+
+/// The transport header of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP: ports and flag byte (RFC 9293).
@@ -84,14 +97,14 @@ pub enum Transport {
         /// Destination port.
         dport: u16,
     },
-    /// ICMP echo (RFC 792): whether it asks, and its identifier.
+    /// ICMP echo (RFC 792, RFC 4443 §4): whether it asks, and its identifier.
     Echo {
-        /// A request (type 8), else a reply (type 0).
+        /// A request, else a reply.
         request: bool,
         /// Identifier.
         id: u16,
     },
-    /// A fragment, an ICMP error or a protocol without ports.
+    /// A fragment, an ICMP error, a protocol without ports or what is behind an extension header.
     None,
 }
 
@@ -236,6 +249,14 @@ fn transport(proto: u8, segment: &[u8]) -> Result<Transport, Malformed> {
                 _ => Ok(Transport::None),
             }
         }
+        protocol::ICMPV6 => match (*segment.first().ok_or(cut)?, segment.len()) {
+            (kind @ (icmp::ECHO_REQUEST_6 | icmp::ECHO_REPLY_6), 8..) => Ok(Transport::Echo {
+                request: kind == icmp::ECHO_REQUEST_6,
+                id: word(4).ok_or(cut)?,
+            }),
+            (icmp::ECHO_REQUEST_6 | icmp::ECHO_REPLY_6, _) => Err(cut),
+            _ => Ok(Transport::None),
+        },
         _ => Ok(Transport::None),
     }
 }
@@ -257,13 +278,24 @@ fn arp(payload: &[u8]) -> Result<Arp, Malformed> {
 }
 
 fn ipv6(payload: &[u8]) -> Result<Network, Malformed> {
-    let header: &[u8; 40] =
-        payload.get(..40).and_then(|bytes| bytes.try_into().ok()).ok_or(Malformed::Ipv6)?;
+    let (header, rest) = payload.split_first_chunk::<40>().ok_or(Malformed::Ipv6)?;
     let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if header[0] >> 4 != 6 || 40 + payload_len > payload.len() {
+    let segment = rest.get(..payload_len).ok_or(Malformed::Ipv6)?;
+    if header[0] >> 4 != 6 {
         return Err(Malformed::Ipv6);
     }
-    Ok(Network::Ipv6)
+    let number = header[6];
+    Ok(Network::Ipv6(Ipv6 {
+        protocol: number,
+        fragment: number == protocol::FRAGMENT_6,
+        icmp_error: number == protocol::ICMPV6
+            && segment.first().is_some_and(|kind| *kind < icmp::ECHO_REQUEST_6),
+        // ICMP is IPv4's.
+        transport: match number {
+            protocol::ICMP => Transport::None,
+            _ => transport(number, segment)?,
+        },
+    }))
 }
 
 #[cfg(test)]
@@ -377,5 +409,29 @@ mod tests {
         arp[4] = 8;
         assert_eq!(parse(&frame(ethertype::ARP, &arp)), Err(Malformed::Arp));
         assert_eq!(parse(&frame(ethertype::ARP, &arp[..27])), Err(Malformed::Arp));
+    }
+
+    #[test]
+    fn of_ipv6_the_transport_is_read_where_it_is_next() {
+        let packet = |next: u8, payload: &[u8]| {
+            let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next, 64];
+            packet.extend([0xfd; 32]);
+            packet.extend(payload);
+            parse(&frame(ethertype::IPV6, &packet)).map(|headers| match headers.network {
+                Network::Ipv6(ip) => (ip.transport, ip.fragment, ip.icmp_error),
+                other => panic!("{other:?}"),
+            })
+        };
+        let tcp = Transport::Tcp { sport: 40000, dport: 22, flags: 2 };
+        assert_eq!(packet(6, &syn()[20..]), Ok((tcp, false, false)));
+        let echo = Transport::Echo { request: false, id: 7 };
+        assert_eq!(packet(58, &[129, 0, 0, 0, 0, 7, 0, 1]), Ok((echo, false, false)));
+        assert_eq!(packet(58, &[2, 0, 0, 0, 0, 0, 5, 0]), Ok((Transport::None, false, true)));
+        assert_eq!(packet(58, &[135, 0, 0, 0]), Ok((Transport::None, false, false)));
+        assert_eq!(packet(44, &[6, 0, 0, 1, 0, 0, 0, 7]), Ok((Transport::None, true, false)));
+        assert_eq!(packet(1, &[8]), Ok((Transport::None, false, false)), "ICMP is IPv4's");
+        let cut = Err(Malformed::Transport);
+        assert_eq!([packet(6, &[0; 19]), packet(17, &[0; 8]), packet(58, &[128, 0])], [cut; 3]);
+        assert_eq!(packet(58, &[]), cut);
     }
 }

@@ -1,15 +1,18 @@
-//! What a fragment says of the packet it is a piece of (RFC 791 §3.2).
+//! What a fragment says of the packet it is a piece of (RFC 791 §3.2, RFC 8200 §4.5).
 
 use zerocopy::FromBytes;
 
+use crate::icmp::{ECHO_REPLY, ECHO_REPLY_6, ECHO_REQUEST, ECHO_REQUEST_6};
 use crate::layout::{Ipv4Header, OFFSET, Ports};
 use crate::{Transport, protocol};
 
 /// A fragment: which packet's, and whether it has the transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The packet's number, which all its fragments carry.
-    pub id: u16,
+    /// The packet's number, which all its fragments carry; of IPv4 16 bits.
+    pub id: u32,
+    /// Its protocol, as this fragment has it.
+    pub protocol: u8,
     /// What of the transport header is in it.
     pub part: Part,
 }
@@ -33,22 +36,41 @@ pub fn piece(packet: &[u8]) -> Option<Piece> {
     let end = usize::from(ip.total_len.get()).min(packet.len());
     let payload = packet.get(ip.header_len()..end)?;
     let offset = usize::from(ip.flags_fragment.get() & OFFSET) * 8;
-    let needed = header_len(ip.protocol);
-    let part = if offset > 0 {
-        if offset < needed { Part::Tiny } else { Part::Later }
-    } else if payload.len() < needed {
-        Part::Tiny
-    } else {
-        Part::First(transport(ip.protocol, payload))
-    };
-    Some(Piece { id: ip.id.get(), part })
+    let part = part(ip.protocol, offset, payload);
+    Some(Piece { id: ip.id.get().into(), protocol: ip.protocol, part })
+}
+
+/// The same of an IPv6 packet whose header is followed by that of a fragment.
+#[must_use]
+pub fn piece6(packet: &[u8]) -> Option<Piece> {
+    let (header, rest) = packet.split_first_chunk::<40>()?;
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let (fragment, payload) = rest.get(..length)?.split_first_chunk::<8>()?;
+    let [number, _, high, low, id @ ..] = *fragment;
+    // Units of eight bytes, above three bits for other things.
+    let offset = usize::from(u16::from_be_bytes([high, low]) & !7);
+    Some(Piece {
+        id: u32::from_be_bytes(id),
+        protocol: number,
+        part: part(number, offset, payload),
+    })
+}
+
+fn part(number: u8, offset: usize, payload: &[u8]) -> Part {
+    let needed = header_len(number);
+    match offset {
+        0 if payload.len() < needed => Part::Tiny,
+        0 => Part::First(transport(number, payload)),
+        1.. if offset < needed => Part::Tiny,
+        _ => Part::Later,
+    }
 }
 
 /// Bytes of a transport header that a first fragment must have: all but options.
 const fn header_len(number: u8) -> usize {
     match number {
         protocol::TCP => 20,
-        protocol::UDP | protocol::ICMP => 8,
+        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => 8,
         _ => 0,
     }
 }
@@ -57,13 +79,16 @@ const fn header_len(number: u8) -> usize {
 fn transport(number: u8, payload: &[u8]) -> Transport {
     let Ok((ports, rest)) = Ports::ref_from_prefix(payload) else { return Transport::None };
     let (sport, dport) = (ports.source.get(), ports.destination.get());
-    match (number, payload.first(), rest) {
+    match (number, payload.first().copied(), rest) {
         (protocol::TCP, _, [_, _, _, _, _, _, _, _, _, flags, ..]) => {
             Transport::Tcp { sport, dport, flags: *flags }
         }
         (protocol::UDP, ..) => Transport::Udp { sport, dport },
-        (protocol::ICMP, Some(kind @ (0 | 8)), [a, b, ..]) => {
-            Transport::Echo { request: *kind == 8, id: u16::from_be_bytes([*a, *b]) }
+        (protocol::ICMP, Some(kind @ (ECHO_REPLY | ECHO_REQUEST)), [a, b, ..]) => {
+            Transport::Echo { request: kind == ECHO_REQUEST, id: u16::from_be_bytes([*a, *b]) }
+        }
+        (protocol::ICMPV6, Some(kind @ (ECHO_REPLY_6 | ECHO_REQUEST_6)), [a, b, ..]) => {
+            Transport::Echo { request: kind == ECHO_REQUEST_6, id: u16::from_be_bytes([*a, *b]) }
         }
         _ => Transport::None,
     }
@@ -92,7 +117,8 @@ mod tests {
 
     #[test]
     fn the_first_fragment_has_the_ports_and_all_have_the_number() {
-        let first = |transport| Piece { id: 0xbeef, part: Part::First(transport) };
+        let first =
+            |protocol, transport| Piece { id: 0xbeef, protocol, part: Part::First(transport) };
         let cases = [
             (udp(5000, 53, &[7; 100]), Transport::Udp { sport: 5000, dport: 53 }),
             (
@@ -104,15 +130,16 @@ mod tests {
         ];
         for (frame, transport) in cases {
             let all = fragments(frame, 68);
-            assert_eq!(piece(&all[0]), Some(first(transport)));
+            let protocol = all[0][9];
+            assert_eq!(piece(&all[0]), Some(first(protocol, transport)));
             for later in &all[1..] {
-                assert_eq!(piece(later), Some(Piece { id: 0xbeef, part: Part::Later }));
+                assert_eq!(piece(later), Some(Piece { id: 0xbeef, protocol, part: Part::Later }));
             }
         }
         // A timestamp request has no identifier that is anybody's.
         let mut stamp = echo(true, 77, 1, &[7; 100]);
         stamp[34] = 13;
-        assert_eq!(piece(&fragments(stamp, 68)[0]), Some(first(Transport::None)));
+        assert_eq!(piece(&fragments(stamp, 68)[0]), Some(first(1, Transport::None)));
     }
 
     #[test]
@@ -156,5 +183,29 @@ mod tests {
             packet.truncate(cut);
             let _ = piece(&packet);
         }
+    }
+
+    #[test]
+    fn of_ipv6_the_fragment_header_has_number_and_place() {
+        let fragment = |next: u8, offset: u16, payload: &[u8]| {
+            let mut packet = vec![0x60, 0, 0, 0, 0, 8 + payload.len() as u8, 44, 64];
+            packet.extend([0xfd; 32]);
+            packet.extend([next, 0]);
+            packet.extend((offset | 1).to_be_bytes());
+            packet.extend([0xde, 0xad, 0xbe, 0xef]);
+            packet.extend(payload);
+            piece6(&packet).map(|piece| (piece.id, piece.protocol, piece.part))
+        };
+        let udp = Part::First(Transport::Udp { sport: 5000, dport: 53 });
+        let datagram = [0x13, 0x88, 0, 53, 9, 9, 0, 0];
+        assert_eq!(fragment(17, 0, &datagram), Some((0xdead_beef, 17, udp)));
+        let echo = Part::First(Transport::Echo { request: true, id: 7 });
+        assert_eq!(fragment(58, 0, &[128, 0, 0, 0, 0, 7, 0, 1]), Some((0xdead_beef, 58, echo)));
+        let part = |next, offset, payload: &[u8]| fragment(next, offset, payload).unwrap().2;
+        assert_eq!(part(17, 1448, &[1, 2]), Part::Later);
+        assert_eq!(part(17, 0, &[0; 7]), Part::Tiny);
+        assert_eq!(part(6, 8, &[0; 40]), Part::Tiny, "it would write over TCP's flags");
+        assert_eq!(part(60, 0, &[17, 0, 0, 0, 0, 0, 0, 0]), Part::First(Transport::None));
+        assert_eq!(piece6(&[0x60; 44]), None);
     }
 }

@@ -89,6 +89,7 @@ impl Adopted {
             kind: Some(kind(network)).filter(|kind| self.settings.network_manager != Some(*kind)),
             vlan: bridge.uplink.vlan.map(i64::from),
             cidr: network.cidr,
+            cidr_v6: None,
             gateway,
             bridge: self.bridge_of(network),
             interface,

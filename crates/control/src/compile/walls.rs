@@ -12,7 +12,7 @@ use crate::model::{Model, SecurityGroup};
 #[must_use]
 pub fn groups(model: &Model, before: &Groups, zone: impl Fn(&str) -> ZoneId) -> Groups {
     let members = |group: &SecurityGroup| -> Vec<Member> {
-        let all = group.members.iter().map(|(name, address)| (zone(name), address.octets()));
+        let all = group.members.iter().map(|(name, address)| (zone(name), *address));
         // A zone that no network is in has no members: none must not mean the public side.
         all.filter(|(zone, _)| *zone != ZoneId::NONE).collect()
     };
@@ -43,7 +43,9 @@ pub fn walls(
         let servers = security.dhcp_servers.get(vif.network);
         let servers = servers.into_iter().flatten().map(Ipv4Addr::octets).collect();
         let (zone, groups) = (here.zone, vif.groups.clone().into());
-        Some((port(&vif.name)?, Wall { zone, groups, own: security.same_net.then(own), servers }))
+        let own6 = here.network.cidr_v6;
+        let own = security.same_net.then(own);
+        Some((port(&vif.name)?, Wall { zone, groups, own, own6, servers }))
     };
     let walls = model.vifs.iter().filter(|_| security.stands).filter_map(wall);
     Walls::new(Arc::clone(groups), walls.collect(), security.revoke)
@@ -104,8 +106,8 @@ mod tests {
     fn tcp(source: [u8; 4], port: u16) -> Ask {
         Ask {
             zone: ZoneId::new(1).unwrap(),
-            source,
-            seen: source,
+            source: source.into(),
+            seen: source.into(),
             protocol: 6,
             source_port: 40_000,
             port: Some(port),

@@ -1,8 +1,8 @@
 //! A `[[security_group]]` as the operator wrote it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// One `[[security_group]]`: who may open a connection to its VMs.
@@ -16,7 +16,7 @@ pub struct GroupEntry {
     pub rules: Vec<RuleEntry>,
     /// Addresses of its VMs on other nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub members: Vec<Ipv4Addr>,
+    pub members: Vec<IpAddr>,
     /// The zone these addresses are in; else "default".
     pub zone: Option<String>,
 }
@@ -25,7 +25,7 @@ pub struct GroupEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleEntry {
-    /// `tcp`, `udp`, `icmp` or a number; else every protocol.
+    /// `tcp`, `udp`, `icmp`, `icmpv6` or a number; else every protocol.
     pub protocol: Option<String>,
     /// Of TCP and UDP: a port or a range of them; else all.
     pub ports: Option<String>,
@@ -35,7 +35,7 @@ pub struct RuleEntry {
     /// Of ICMP: the code of that type; else, or with -1 as in nova, all.
     pub code: Option<i64>,
     /// Whom it lets in: addresses.
-    pub cidr: Option<Ipv4Net>,
-    /// Whom it lets in: the members of a group. Without one or the other, everybody.
+    pub cidr: Option<IpNet>,
+    /// Whom it lets in: the members of a group. Without one or the other, everybody by IPv4.
     pub group: Option<String>,
 }

@@ -1,7 +1,8 @@
 //! Security groups in words.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use tables::{Let, Origin, Rule};
 
 use crate::model::{Model, Security};
@@ -20,12 +21,19 @@ pub fn rule(rule: &Rule, security: &Security) -> String {
         Some(1) if all => "icmp".into(),
         Some(6) => format!("tcp {range}"),
         Some(17) => format!("udp {range}"),
-        Some(1) if first == last => format!("icmp type {} code {}", first >> 8, first & 255),
-        Some(1) => format!("icmp type {}", first >> 8),
+        Some(58) if all => "icmpv6".into(),
+        Some(number @ (1 | 58)) => {
+            let name = if number == 1 { "icmp" } else { "icmpv6" };
+            match first == last {
+                true => format!("{name} type {} code {}", first >> 8, first & 255),
+                false => format!("{name} type {}", first >> 8),
+            }
+        }
         Some(number) => format!("protocol {number}"),
     };
     let whom = match rule.from {
-        Origin::Prefix(net) if net.prefix_len() == 0 => "anybody".into(),
+        Origin::Prefix(IpNet::V4(net)) if net.prefix_len() == 0 => "anybody".into(),
+        Origin::Prefix(IpNet::V6(net)) if net.prefix_len() == 0 => "anybody by IPv6".into(),
         Origin::Prefix(net) => net.to_string(),
         Origin::Members(group) => format!("members of {}", name(security, group)),
     };
@@ -38,6 +46,7 @@ pub fn let_in(why: Option<Let>, security: &Security) -> String {
     match why {
         Some(Let::Open) => "nothing stands before this port".into(),
         Some(Let::Dhcp) => "an answer of the network's DHCP server".into(),
+        Some(Let::Discovery) => "IPv6's neighbour discovery, which nobody is asked for".into(),
         Some(Let::Own) => "of the VM's own network (allow_same_net_traffic)".into(),
         Some(Let::By(group, place)) => {
             let found = security.groups.get(group as usize);
@@ -59,7 +68,7 @@ pub fn groups(model: &Model, refused: impl Fn(&str) -> u64) -> Vec<report::Group
     let security = &model.security;
     let of = |(number, group): (u32, &crate::model::SecurityGroup)| {
         let in_it = |vif: &&crate::model::Vif| vif.groups.contains(&number);
-        let address = |(zone, address): &(String, Ipv4Addr)| match zone.as_str() {
+        let address = |(zone, address): &(String, IpAddr)| match zone.as_str() {
             crate::compile::HOST_ZONE => address.to_string(),
             zone => format!("{address} in {zone}"),
         };
@@ -93,6 +102,8 @@ mod tests {
                 { protocol = "icmp", type = 8, code = 0 },
                 { protocol = "icmp", type = 3 },
                 { protocol = "icmp", type = -1, code = -1 },
+                { protocol = "icmp", type = 128, cidr = "::/0" },
+                { protocol = "icmpv6", group = "web" },
                 { protocol = "47" },
                 { group = "web" },
                 {},
@@ -108,6 +119,8 @@ mod tests {
                 "icmp type 8 code 0 from anybody",
                 "icmp type 3 from anybody",
                 "icmp from anybody",
+                "icmpv6 type 128 from anybody by IPv6",
+                "icmpv6 from members of web",
                 "protocol 47 from anybody",
                 "everything from members of web",
                 "everything from anybody",

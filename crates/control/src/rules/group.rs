@@ -1,20 +1,23 @@
 //! A `[[security_group]]`, and the groups of a vif.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tables::{Origin, Rule};
 
 use super::Draft;
 use super::vif::not_there;
 use crate::config::{ConfigError, Entry, GroupEntry, RuleEntry, VifEntry};
 use crate::flags::FirewallDriver;
-use crate::model::{Security, SecurityGroup};
+use crate::model::{Network, Security, SecurityGroup, Vif};
 
 /// The group of a VM that names none.
 const DEFAULT: &str = "default";
 /// IP protocol numbers by name.
-const PROTOCOLS: [(&str, u8); 3] = [("tcp", 6), ("udp", 17), ("icmp", 1)];
+const PROTOCOLS: [(&str, u8); 5] =
+    [("tcp", 6), ("udp", 17), ("icmp", ICMP), ("icmpv6", ICMPV6), ("ipv6-icmp", ICMPV6)];
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 impl Draft<'_> {
     /// The numbers of a vif's groups; else the key and the words.
@@ -59,8 +62,9 @@ impl Draft<'_> {
             groups.push(default);
         }
         for (vif, _) in &self.vifs {
-            let zone = &self.networks[vif.network].0.zone;
-            let members = vif.addresses.iter().map(|address| (zone.clone(), *address));
+            let network = &self.networks[vif.network].0;
+            let members: Vec<_> =
+                addresses(vif, network).map(|it| (network.zone.clone(), it)).collect();
             for number in &vif.groups {
                 groups[*number as usize].members.extend(members.clone());
             }
@@ -117,12 +121,13 @@ impl Draft<'_> {
 
     fn rule(&self, said: &RuleEntry) -> Result<Rule, String> {
         let protocol = said.protocol.as_deref().map(protocol).transpose()?;
+        let protocol = of_family(protocol, said.cidr)?;
         let of = |wanted: &[u8]| protocol.is_some_and(|number| wanted.contains(&number));
         if said.ports.is_some() && !of(&[6, 17]) {
             return Err("ports are of protocol \"tcp\" or \"udp\": say which".into());
         }
-        if (said.kind.is_some() || said.code.is_some()) && !of(&[1]) {
-            return Err("type and code are of protocol \"icmp\": say so".into());
+        if (said.kind.is_some() || said.code.is_some()) && !of(&[ICMP, ICMPV6]) {
+            return Err("type and code are of protocol \"icmp\" or \"icmpv6\": say which".into());
         }
         let (first, last) = match &said.ports {
             Some(words) => ports(words)?,
@@ -152,14 +157,42 @@ impl Draft<'_> {
     }
 }
 
+/// The addresses by which a VM is a member: its own, of IPv6 those it makes of its MAC and those it
+/// is allowed.
+fn addresses<'v>(vif: &'v Vif, network: &'v Network) -> impl Iterator<Item = IpAddr> + 'v {
+    let link = ipnet::Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64);
+    let made = [Some(link), network.cidr_v6].into_iter().flatten();
+    let made = made.filter(|net| net.prefix_len() <= 64).map(|net| {
+        let interface = u64::from_be_bytes(vif.mac.interface_id());
+        Ipv6Addr::from_bits(net.network().to_bits() | u128::from(interface))
+    });
+    let allowed = vif.allowed.iter().filter_map(|pair| match pair.net {
+        IpNet::V6(net) if net.prefix_len() == 128 => Some(net.addr()),
+        _ => None,
+    });
+    let ipv4 = vif.addresses.iter().map(|address| IpAddr::V4(*address));
+    ipv4.chain(made.chain(allowed).map(IpAddr::V6))
+}
+
+/// With IPv6 addresses "icmp" is ICMPv6, as nova wrote it.
+fn of_family(protocol: Option<u8>, cidr: Option<IpNet>) -> Result<Option<u8>, String> {
+    match (protocol, cidr) {
+        (Some(ICMP), Some(IpNet::V6(_))) => Ok(Some(ICMPV6)),
+        (Some(ICMPV6), Some(IpNet::V4(net))) => {
+            Err(format!("icmpv6 does not come from {net}: say \"icmp\", or an IPv6 cidr"))
+        }
+        (Some(ICMPV6), None) | (_, Some(_) | None) => Ok(protocol),
+    }
+}
+
 /// nova takes any case: CVE-2012-2654 was a rule that did not match for its capitals.
 fn protocol(words: &str) -> Result<u8, String> {
     let lower = words.to_lowercase();
     let named = PROTOCOLS.iter().find(|(name, _)| *name == lower);
     named.map(|(_, number)| *number).or_else(|| lower.parse().ok()).ok_or_else(|| {
         format!(
-            "'{words}' is no protocol: write \"tcp\", \"udp\", \"icmp\" or a number, or leave it \
-             out for all of them"
+            "'{words}' is no protocol: write \"tcp\", \"udp\", \"icmp\", \"icmpv6\" or a number, or \
+             leave it out for all of them"
         )
     })
 }
@@ -195,7 +228,7 @@ fn types(kind: Option<i64>, code: Option<i64>) -> Result<(u16, u16), String> {
     }
 }
 
-fn proper(cidr: Ipv4Net) -> Result<Ipv4Net, String> {
+fn proper(cidr: IpNet) -> Result<IpNet, String> {
     match cidr == cidr.trunc() {
         true => Ok(cidr),
         false => Err(format!("{cidr} is no prefix: write {}", cidr.trunc())),

@@ -51,6 +51,7 @@ impl Draft<'_> {
             uplink,
             bridge,
             cidr: value.cidr,
+            cidr_v6: value.cidr_v6,
             gateway: value.gateway.filter(|_| here),
             zone,
             mtu,
@@ -238,6 +239,11 @@ fn subnet(kind: NetworkKind, value: &NetworkEntry) -> Result<(), (&'static str, 
         if !(1..=30).contains(&cidr.prefix_len()) {
             return Err(("cidr", format!("{cidr} has no room for VMs: use /1 to /30")));
         }
+    }
+    if let Some(cidr) = value.cidr_v6.filter(|cidr| *cidr != cidr.trunc()) {
+        let proper = cidr.trunc();
+        let message = format!("{cidr} is an address in a subnet: write the subnet, {proper}");
+        return Err(("cidr_v6", message));
     }
     let Some(gateway) = value.gateway else { return Ok(()) };
     if kind == NetworkKind::Flat {

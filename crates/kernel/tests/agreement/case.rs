@@ -122,18 +122,16 @@ fn carried() -> impl Strategy<Value = Carried> {
 
 fn ipv6() -> impl Strategy<Value = Ipv6> {
     let carries = prop_oneof![
-        3 => Just(Six::Tcp),
+        3 => prop_oneof![4 => Just(16u8), 1 => Just(17), 1 => Just(4), 1 => Just(2)].prop_map(Six::Tcp),
         3 => prop_oneof![4 => any::<u16>(), 1 => Just(547)].prop_map(Six::Udp),
-        2 => Just(Six::Echo),
+        2 => any::<bool>().prop_map(|request| Six::Echo { request }),
         1 => Just(Six::Solicitation),
         1 => Just(Six::HopByHop),
         2 => prop_oneof![Just(59u8), Just(50), Just(132)].prop_map(Six::Other),
     ];
-    (any::<[u8; 16]>(), carries, 0usize..100).prop_map(|(source, carries, payload)| Ipv6 {
-        source,
-        carries,
-        payload,
-    })
+    (any::<[u8; 16]>(), any::<[u8; 16]>(), carries, 0usize..100).prop_map(
+        |(source, destination, carries, payload)| Ipv6 { source, destination, carries, payload },
+    )
 }
 
 fn nat() -> impl Strategy<Value = ([u8; 4], u16, [u8; 4], u16)> {
@@ -263,8 +261,9 @@ impl Case {
             }
             Spoil::ForgedIpv6 => {
                 if !matches!(self.carried, Carried::Ipv6(_)) {
-                    let (source, carries) = ([0; 16], Six::Tcp);
-                    self.carried = Carried::Ipv6(Ipv6 { source, carries, payload: 5 });
+                    let (source, destination, carries) = ([0; 16], [0xfd; 16], Six::Tcp(16));
+                    let packet = Ipv6 { source, destination, carries, payload: 5 };
+                    self.carried = Carried::Ipv6(packet);
                 }
                 self.arrival = (WALLED[0], 0);
             }
@@ -311,15 +310,20 @@ impl Case {
                 // Nor is it a DHCP server, to which no worker gives a line.
                 packet.ports.0 = packet.ports.0.max(68);
             }
-            Carried::Ipv6(packet) => match packet.source[0] % 4 {
-                0 => packet.source = told(port),
-                1 => packet.source[8..].copy_from_slice(&vm(port).interface_id()),
-                _ => {
-                    packet.source = [0; 16];
-                    packet.source[..2].copy_from_slice(&[0xfe, 0x80]);
-                    packet.source[8..].copy_from_slice(&vm(port).interface_id());
+            Carried::Ipv6(packet) => {
+                if packet.carries == Six::Udp(547) {
+                    packet.carries = Six::Udp(546);
                 }
-            },
+                match packet.source[0] % 4 {
+                    0 => packet.source = told(port),
+                    1 => packet.source[8..].copy_from_slice(&vm(port).interface_id()),
+                    _ => {
+                        packet.source = [0; 16];
+                        packet.source[..2].copy_from_slice(&[0xfe, 0x80]);
+                        packet.source[8..].copy_from_slice(&vm(port).interface_id());
+                    }
+                }
+            }
             Carried::Other(..) => {}
         }
         self

@@ -8,13 +8,13 @@ use kernel::Settings;
 use pipeline::{Counters, Learner, Limiter, Packet, Pipeline, Verdict};
 use tables::{PortId, Snapshot};
 
-use crate::case::{Carried, Case, Spoil};
+use crate::case::{Case, Spoil};
 use crate::common::run::{SkBuff, run, run_skb};
 use crate::common::traced::Traced;
 use crate::{frame, judge, world};
 
 const LINES: u32 = 64;
-const HASH_KEY: u64 = 0x5eed_5eed_5eed;
+pub const HASH_KEY: u64 = 0x5eed_5eed_5eed;
 const HEADROOM: usize = 64;
 
 /// Where a frame went, as it was then.
@@ -68,13 +68,14 @@ fn run_xdp(node: &mut Traced, case: &Case) -> Option<Out> {
 /// A tag of ours is beside the frame in tc, on the way in and on the way out.
 fn run_tc(node: &mut Traced, case: &Case) -> Option<Out> {
     // A test run takes no IP packet whose header is cut; nobody forwards one.
-    let whole = match case.carried {
-        Carried::Ipv4(_) => 34,
-        Carried::Ipv6(_) => 54,
-        Carried::Other(..) => 14,
+    let untagged = case.untagged();
+    let whole = match untagged.get(12..14) {
+        Some([0x08, 0x00]) => 34,
+        Some([0x86, 0xdd]) => 54,
+        _ => 14,
     };
     // And none of more than a page.
-    if case.untagged().len() < whole || case.frame().len() > judge::PAGE {
+    if untagged.len() < whole || case.frame().len() > judge::PAGE {
         return None;
     }
     let beside = case.tag().filter(|(protocol, _)| *protocol == 0x8100);

@@ -101,10 +101,12 @@ impl Ipv4 {
 /// What an IPv6 packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Six {
-    Tcp,
+    Tcp(u8),
     /// From this port.
     Udp(u16),
-    Echo,
+    Echo {
+        request: bool,
+    },
     /// A neighbour solicitation without options.
     Solicitation,
     /// A UDP datagram behind a hop-by-hop header.
@@ -116,19 +118,24 @@ pub enum Six {
 #[derive(Clone, Debug)]
 pub struct Ipv6 {
     pub source: [u8; 16],
+    pub destination: [u8; 16],
     pub carries: Six,
     pub payload: usize,
 }
 
 impl Ipv6 {
     pub fn bytes(&self) -> Vec<u8> {
-        let udp = |sport: u16| [&sport.to_be_bytes()[..], &[0, 9, 0, 8, 0, 0]].concat();
+        let length = (8 + self.payload as u16).to_be_bytes();
+        let udp = |sport: u16| [&sport.to_be_bytes()[..], &[0, 9], &length, &[0, 0]].concat();
         let (next, mut body) = match self.carries {
-            Six::Tcp => {
-                (TCP, [&[0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 16][..], &[0; 6]].concat())
+            Six::Tcp(flags) => {
+                let begin = [0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags];
+                (TCP, [&begin[..], &[0; 6]].concat())
             }
             Six::Udp(sport) => (UDP, udp(sport)),
-            Six::Echo => (58, vec![128, 0, 0, 0, 0, 7, 0, 1]),
+            Six::Echo { request } => {
+                (58, vec![if request { 128 } else { 129 }, 0, 0, 0, 0, 7, 0, 1])
+            }
             Six::Solicitation => (58, [&[135, 0, 0, 0, 0, 0, 0, 0][..], &[0xfd; 16]].concat()),
             Six::HopByHop => (0, [&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &udp(9)].concat()),
             Six::Other(number) => (number, Vec::new()),
@@ -139,7 +146,7 @@ impl Ipv6 {
         let mut packet = vec![0x60, 0, 0, 0, 0, 0, next, 64];
         packet[4..6].copy_from_slice(&(body.len() as u16).to_be_bytes());
         packet.extend(self.source);
-        packet.extend([0xfd; 16]);
+        packet.extend(self.destination);
         packet.extend(body);
         packet
     }

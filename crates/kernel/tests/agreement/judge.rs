@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use conntrack::Flow;
-use conntrack::layout::BULK;
+use conntrack::layout::{BULK, PROTOCOL_OURS};
 use proptest::prelude::TestCaseError;
 use proptest::prop_assert_eq;
 use wire::{Headers, Network, Transport};
 
 use crate::case::{Carried, Case, Spoil};
 use crate::executors::{Done, Ran};
-use crate::world::WALLED;
+use crate::frame::Six;
 
 /// Why the kernel leaves a packet to the workers though its line may be replayed.
 pub fn left(case: &Case, headers: &Headers) -> Option<&'static str> {
@@ -25,27 +25,23 @@ pub fn left(case: &Case, headers: &Headers) -> Option<&'static str> {
         Network::Arp(_) => Some("ARP"),
         Network::Ipv4(ip) if ip.header_len > 20 => Some("IP options"),
         Network::Ipv4(ip) if ip.fragment => Some("a fragment"),
-        Network::Ipv4(ip) if ip.protocol == 255 => Some("protocol 255"),
+        Network::Ipv4(ip) if ip.protocol >= PROTOCOL_OURS => Some("a protocol of ours"),
         Network::Ipv4(ip) => match ip.transport {
             Transport::Tcp { flags, .. } if flags & 2 != 0 => Some("a SYN"),
             Transport::None if ip.protocol == 1 => Some("ICMP but for echo"),
             _ => None,
         },
-        Network::Ipv6 if WALLED.contains(&case.arrival.0) => left_to_walls(case),
-        Network::Ipv6 | Network::Other => None,
+        Network::Ipv6(ip) => match ip.transport {
+            Transport::Tcp { flags, .. } if flags & 2 != 0 => Some("a SYN"),
+            Transport::None if ip.protocol == 58 => Some("ICMPv6 but for echo"),
+            // Hop-by-hop, routing, fragment, authentication, none, destination, mobility …
+            Transport::None if [0, 1, 43, 44, 51, 59, 60, 135, 139, 140].contains(&ip.protocol) => {
+                Some("an extension header")
+            }
+            _ => None,
+        },
+        Network::Other => None,
     }
-}
-
-/// Of IPv6 from behind a wall the kernel carries TCP, UDP and echoes.
-fn left_to_walls(case: &Case) -> Option<&'static str> {
-    let frame = case.untagged();
-    let length = u16::from_be_bytes([frame[18], frame[19]]);
-    let is_plain = match (frame[20], frame.get(54)) {
-        (6 | 17, _) => true,
-        (58, Some(kind)) => matches!(kind, 128 | 129),
-        _ => false,
-    };
-    if is_plain && length >= 8 { None } else { Some("IPv6 that a wall must read") }
 }
 
 /// What a test run gives XDP in one piece: a page without room before and behind.
@@ -57,7 +53,11 @@ const BULK_BYTES: usize = 1200;
 
 /// Whether XDP leaves it, and what comes after it, to tc.
 fn is_bulk(case: &Case) -> bool {
-    let tcp = matches!(&case.carried, Carried::Ipv4(ip) if ip.protocol() == 6);
+    let tcp = match &case.carried {
+        Carried::Ipv4(ip) => ip.protocol() == 6,
+        Carried::Ipv6(ip) => matches!(ip.carries, Six::Tcp(_)),
+        Carried::Other(..) => false,
+    };
     let length = case.frame().len();
     length > ONE_PIECE || tcp && case.untagged().len() - 14 >= BULK_BYTES
 }
@@ -152,8 +152,12 @@ impl fmt::Display for Tally {
 fn protocol(case: &Case) -> String {
     match &case.carried {
         Carried::Ipv4(ip) => format!("protocol {}", ip.protocol()),
-        Carried::Ipv6(_) if WALLED.contains(&case.arrival.0) => "protocol IPv6 past a wall".into(),
-        Carried::Ipv6(_) => "protocol IPv6".into(),
+        Carried::Ipv6(ip) => match ip.carries {
+            Six::Tcp(_) => "IPv6, TCP".into(),
+            Six::Udp(_) => "IPv6, UDP".into(),
+            Six::Echo { .. } => "IPv6, echo".into(),
+            _ => "IPv6, without ports".into(),
+        },
         Carried::Other(..) => "protocol of another ethertype".into(),
     }
 }

@@ -1,12 +1,13 @@
 //! A case as bytes: its frame, and the line it meets.
 
-use conntrack::layout::{BRIDGED, NEXT_HOP, PATH_KNOWN, REWRITES, ROUTED};
+use conntrack::layout::{BRIDGED, NEXT_HOP, PATH_KNOWN, REWRITES, ROUTED, fingerprint};
 use conntrack::{FlowKey, Rewrite};
 use kernel::PortKind;
 use wire::MacAddr;
 
 use crate::case::{Carried, Case, Spoil};
-use crate::frame::{self, Transport};
+use crate::executors::HASH_KEY;
+use crate::frame::{self, Six, Transport};
 use crate::world::{BEFORE, NOW, OLD, PORTS, SEGMENTS, own_mac, vm};
 
 impl Case {
@@ -130,7 +131,20 @@ impl Case {
                     _ => FlowKey::ipv4(from, to, sport, dport, ip.protocol(), ingress, zone),
                 }
             }
-            Carried::Ipv6(_) => FlowKey::l2(to.0, from.0, 0x86dd, ingress, segment),
+            Carried::Ipv6(ip) => {
+                let addresses = fingerprint(ip.source, ip.destination, HASH_KEY);
+                let key = |number, sport, dport| {
+                    FlowKey::ipv6(addresses, sport, dport, number, ingress, segment)
+                };
+                match ip.carries {
+                    Six::Tcp(_) => key(6, 1, 2),
+                    Six::Udp(sport) => key(17, sport, 9),
+                    Six::Echo { request: true } => key(58, 7, 0),
+                    Six::Echo { request: false } => key(58, 0, 7),
+                    Six::Other(number) if number != 59 => key(number, 0, 0),
+                    _ => FlowKey::l2(to.0, from.0, 0x86dd, ingress, segment),
+                }
+            }
             Carried::Other(ethertype, _) => FlowKey::l2(to.0, from.0, *ethertype, ingress, segment),
         }
     }

@@ -156,8 +156,6 @@ pub fn tell(kernel: &mut Kernel) {
             segment,
             stamp,
             station: station.0,
-            walled: WALLED.contains(&number),
-            ipv6: [[0; 16], told(number), [0; 16], [0; 16]],
             mac: own_mac(number, kind).0,
             takes_xdp: true,
             mtu,

@@ -197,8 +197,6 @@ pub fn port(number: u16, ifindex: u32, kind: PortKind) -> PortEntry {
         segment: 0,
         stamp: 0,
         station: [0; 6],
-        walled: false,
-        ipv6: [[0; 16]; kernel::TOLD],
         takes_xdp: false,
         mtu: 1500,
         peer: false,

@@ -1,6 +1,7 @@
 //! Security groups in the worlds of two nodes: rules in words, put in force as a reload does.
 #![allow(dead_code, clippy::unwrap_used)] // every test file uses its own part; it is a test
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -13,6 +14,7 @@ use testkit::{Node, World};
 pub(crate) const TCP: Option<u8> = Some(6);
 pub(crate) const UDP: Option<u8> = Some(17);
 pub(crate) const ICMP: Option<u8> = Some(1);
+pub(crate) const ICMPV6: Option<u8> = Some(58);
 
 /// The groups of the test, by number: each VM has the one of its number, and more may be members'.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +22,7 @@ pub(crate) struct Plan {
     /// Rules of group N - 1: those of VM N.
     pub(crate) rules: [Vec<Rule>; 6],
     /// Members of a group behind those, number 6.
-    pub(crate) members: Vec<[u8; 4]>,
+    pub(crate) members: Vec<IpAddr>,
     /// `allow_same_net_traffic`.
     pub(crate) same_net: bool,
     /// Not `--revoke=false`.
@@ -51,7 +53,7 @@ impl Plan {
             let segment = node.tables.topology.segment(port.segment).unwrap();
             let servers = segment.gateway.iter().map(|gateway| gateway.address).collect();
             let number = u32::from(vm_of(port).unwrap()) - 1;
-            (port.id, Wall { zone, groups: [number].into(), own, servers })
+            (port.id, Wall { zone, groups: [number].into(), own, own6: None, servers })
         });
         let walls = walls.collect();
         Walls::new(Arc::new(Groups::new(groups)), walls, self.revoke)

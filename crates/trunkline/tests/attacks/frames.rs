@@ -85,6 +85,29 @@ pub(crate) fn six_to_vm5(from: [u8; 16]) -> Vec<u8> {
     ipv6((me(), from), (vm_mac(5), link_local(vm_mac(5))), 17, &payload)
 }
 
+/// An IPv6 packet to VM 1 from an address of the attacker's own in another prefix than the link's:
+/// not of VM 1's own network, whose group lets in nothing.
+pub(crate) fn six_to_vm1(next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut far = own6();
+    far[..4].copy_from_slice(&[0x20, 1, 0x0d, 0xb8]);
+    ipv6((me(), far), (vm_mac(1), sibling6()), next, payload)
+}
+
+/// UDP from port 5000 to this one.
+pub(crate) fn udp6(port: u8) -> [u8; 8] {
+    [0x13, 0x88, 0, port, 0, 8, 0, 0]
+}
+
+/// That behind a fragment header, of a datagram of this number; `offset` in units of eight bytes.
+pub(crate) fn piece6(offset: u8, id: u8) -> Vec<u8> {
+    [&[17, 0, 0, offset << 3 | 1, 0, 0, 0, id][..], &udp6(53)].concat()
+}
+
+/// TCP from port 5000 to port 22.
+pub(crate) fn tcp6(flags: u8) -> Vec<u8> {
+    [&[0x13, 0x88, 0, 22, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags][..], &[0; 6]].concat()
+}
+
 pub(crate) fn about(kind: u8, from: [u8; 16], target: [u8; 16], claims: MacAddr) -> Vec<u8> {
     six(from, 58, &discovery(kind, target, claims))
 }
@@ -105,7 +128,7 @@ pub(crate) fn router_in_a_fragment() -> Vec<u8> {
 
 /// A first fragment that ends within a destination header, behind which it would be.
 pub(crate) fn router_in_a_later_fragment() -> Vec<u8> {
-    six(own6(), 44, &[60, 0, 0, 1, 0, 0, 0, 9, 58, 1, 1, 12, 0, 0, 0, 0])
+    six(own6(), 44, &[60, 0, 0, 1, 0, 0, 0, 8, 58, 1, 1, 12, 0, 0, 0, 0])
 }
 
 pub(crate) fn redirect6() -> Vec<u8> {

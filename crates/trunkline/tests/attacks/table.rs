@@ -274,6 +274,35 @@ pub(crate) const ATTACKS: &[Attack] = &[
         Arrives,
         || tiny(scan(0x02), 32, 1),
     ),
+    // Around VM 1's group, which lets in nothing but from its own network.
+    attack("IPv6: UDP", "security_group", "vm1", Arrives, || six_to_vm1(17, &udp6(53))),
+    attack("IPv6: a SYN", "security_group", "vm1", Arrives, || six_to_vm1(6, &tcp6(0x02))),
+    attack("IPv6: a SYN with ACK", "security_group", "vm1", Arrives, || six_to_vm1(6, &tcp6(0x12))),
+    attack("IPv6: a ping", "security_group", "vm1", Arrives, || {
+        six_to_vm1(58, &[128, 0, 0, 0, 0, 7, 0, 1])
+    }),
+    attack("IPv6: the answer to no ping", "security_group", "vm1", Arrives, || {
+        six_to_vm1(58, &[129, 0, 0, 0, 0, 7, 0, 1])
+    }),
+    attack("IPv6: an error about nothing", "security_group", "vm1", Arrives, || {
+        six_to_vm1(58, &[&[1, 4, 0, 0, 0, 0, 0, 0][..], &six_to_vm1(17, &udp6(53))[14..]].concat())
+    }),
+    attack("IPv6: a port behind an extension header", "security_group", "vm1", Arrives, || {
+        six_to_vm1(0, &[&[17, 0, 1, 4, 0, 0, 0, 0][..], &udp6(53)].concat())
+    }),
+    attack("IPv6: a protocol without ports", "security_group", "vm1", Arrives, || {
+        six_to_vm1(50, &udp6(53))
+    }),
+    attack("IPv6: a first fragment to a closed port", "security_group", "vm1", Arrives, || {
+        six_to_vm1(44, &piece6(0, 1))
+    }),
+    attack("IPv6: a fragment whose first never comes", "fragment_alone", "vm1", Arrives, || {
+        six_to_vm1(44, &piece6(9, 2))
+    }),
+    attack("IPv6: a solicitation in a fragment", "security_group", "vm1", Arrives, || {
+        let asks = testkit::discovery(135, sibling6(), me());
+        six_to_vm1(44, &[&[58, 0, 0, 1, 0, 0, 0, 3][..], &asks].concat())
+    }),
     // What the node knows and serves; without walls a rule opens it as well.
     attack("metadata: asked in a sibling's name", "spoofed_ipv4", "inet", Arrives, || {
         asks_metadata(VM1)

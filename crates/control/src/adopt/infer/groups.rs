@@ -55,7 +55,10 @@ impl Adopted {
                 Some(mut chain) => {
                     if chain.own && !all_own {
                         let cidr = self.subnet(vif);
-                        chain.rules.insert(0, RuleEntry { cidr, ..RuleEntry::default() });
+                        chain.rules.insert(
+                            0,
+                            RuleEntry { cidr: cidr.map(Into::into), ..RuleEntry::default() },
+                        );
                     }
                     strange.append(&mut chain.strange);
                     self.group_of(None, chain.rules)
@@ -124,7 +127,7 @@ fn entries(rule: &Rule) -> Option<Vec<RuleEntry>> {
         return None;
     }
     let protocol = rule.protocol.clone().filter(|name| name != "all");
-    let one = RuleEntry { protocol, cidr: rule.source, ..RuleEntry::default() };
+    let one = RuleEntry { protocol, cidr: rule.source.map(Into::into), ..RuleEntry::default() };
     let words: Vec<&str> = rule.others.iter().map(String::as_str).collect();
     match (one.protocol.as_deref(), words.as_slice(), &rule.port) {
         (Some("icmp"), ["--icmp-type", kind], None) => icmp(one, kind).map(|entry| vec![entry]),
