@@ -1,8 +1,8 @@
 //! What nova-network built on this node, read back, and the configuration that does the same.
 //!
-//! [`Reading`] is what the machine says, gathered by [`read`]; [`Found`] is what of it is nova's,
+//! [`Reading`] is what the machine says, gathered by [`read()`]; [`Found`] is what of it is nova's,
 //! and all a changeover has to know; [`Adopted`] is the configuration, with words on what it cannot
-//! say. Only [`read`] looks at the machine, and nothing here changes it.
+//! say. Only [`read()`] looks at the machine, and nothing here changes it.
 
 pub mod bridges;
 pub mod conntrack;
@@ -34,7 +34,7 @@ pub use infer::Adopted;
 pub use read::{connections, read};
 pub use record::{Kept, Record};
 
-/// What the machine says; see [`read`].
+/// What the machine says; see [`read()`].
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// All links.

@@ -1,21 +1,25 @@
 //! What the configuration means. A [`Model`] cannot be invalid: making one checks everything that
 //! can be known without looking at the machine ([`crate::netlink`] looks).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+mod security;
+mod vif;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dhcp::Extra;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 use wire::MacAddr;
 
 use crate::config::{ConfigError, File};
 use crate::flags::{
-    DhcpServer, DropAction, FirewallDriver, Flags, Hook, NetworkKind, PortRange, Provision, Replay,
-    XdpMode,
+    DhcpServer, FirewallDriver, Flags, Hook, NetworkKind, PortRange, Provision, Replay, XdpMode,
 };
-use crate::limits::VifLimits;
 use crate::rules;
+
+pub use security::{HostService, PolicyRules, Security, SecurityGroup};
+pub use vif::{AllowedPair, Limit, Quota, Vif};
 
 /// The node as it should be.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,116 +231,6 @@ pub struct NatRules {
     pub ports: PortRange,
     /// Whether what comes of a TCP connection is translated though its beginning was not seen.
     pub pickup: bool,
-}
-
-/// What VMs may reach on the node, and beyond their network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PolicyRules {
-    /// What becomes of what is not allowed.
-    pub action: DropAction,
-    /// What the node serves beyond what gateways do.
-    pub services: Vec<HostService>,
-    /// Bridges and public NICs that may be routed to; none: all.
-    pub ways: Option<Vec<String>>,
-}
-
-/// Something that the node serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostService {
-    /// The number of its protocol; none: any.
-    pub protocol: Option<u8>,
-    /// Its first and last port; none: all.
-    pub ports: Option<(u16, u16)>,
-    /// Who may; none: everybody.
-    pub source: Option<Ipv4Net>,
-    /// Index into [`Model::networks`]: the one they are in; none: any.
-    pub network: Option<usize>,
-}
-
-/// The interface of a VM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vif {
-    /// Name of the tap or veth; it need not exist yet.
-    pub name: String,
-    /// Index into [`Model::networks`].
-    pub network: usize,
-    /// The VM's MAC, unique on the node.
-    pub mac: MacAddr,
-    /// The VM's addresses, inside the network's subnet, unique in its zone.
-    pub addresses: Vec<Ipv4Addr>,
-    /// Numbers of its groups in [`Security::groups`].
-    pub groups: Vec<u32>,
-    /// What it may send from beside them.
-    pub allowed: Vec<AllowedPair>,
-    /// What it may send and be sent.
-    pub quota: Quota,
-    /// Whether it may answer DHCP.
-    pub dhcp_server: bool,
-    /// Its end of a veth is said to poll: XDP may redirect to it if it does.
-    pub napi: bool,
-    /// The VM's name, where it is said.
-    pub host_name: Option<String>,
-    /// The VM it is of, where it is said.
-    pub instance: Option<String>,
-    /// Whether its VM is told a default router by it.
-    pub default_router: bool,
-    /// How much it may have of what all share.
-    pub limits: VifLimits,
-}
-
-/// How much a VM may send or be sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limit {
-    /// In the long run, kB/s; 0: as much as comes.
-    pub average: u32,
-    /// At any time, kB/s; 0: as much as comes.
-    pub peak: u32,
-    /// Beyond the average after a rest, KiB; 0: what comes in a second.
-    pub burst: u32,
-}
-
-/// A VM's bandwidth, both ways.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Quota {
-    /// From it.
-    pub outbound: Limit,
-    /// To it.
-    pub inbound: Limit,
-}
-
-/// What stands before the VMs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Security {
-    /// Whether anything does.
-    pub stands: bool,
-    /// Whether a VM's own network comes in without a rule.
-    pub same_net: bool,
-    /// Whether connections end that no rule allows any more.
-    pub revoke: bool,
-    /// The groups; those that vifs name are all there.
-    pub groups: Vec<SecurityGroup>,
-    /// Addresses that answer the DHCP clients of a network, for each of [`Model::networks`].
-    pub dhcp_servers: Vec<Vec<Ipv4Addr>>,
-}
-
-/// A security group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecurityGroup {
-    /// Its name.
-    pub name: String,
-    /// What it allows; a group in a rule is its number in [`Security::groups`].
-    pub rules: Vec<tables::Rule>,
-    /// Its VMs, this node's among them: zone and address, sorted.
-    pub members: Vec<(String, IpAddr)>,
-}
-
-/// An address that a VM may send from beside its own (OpenStack's allowed address pairs).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedPair {
-    /// The MAC address it has then, which no other VM has as its own.
-    pub mac: Option<MacAddr>,
-    /// The address, or a prefix of them.
-    pub net: IpNet,
 }
 
 /// Where a told MAC is.

@@ -1,15 +1,17 @@
 //! What the daemon tells on its control socket; both ends use these types.
 
+mod flow;
 mod lease;
+mod nat;
 mod vif;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+pub use flow::{Cut, Direction, End, Flow};
 pub use lease::{Lease, Said};
+pub use nat::{FloatingIp, Nat, NatRange, Vpn};
 pub use vif::Vif;
 
 /// `GET /v1/status`: the daemon as a whole.
@@ -266,78 +268,6 @@ pub struct Neighbour {
     pub state: String,
 }
 
-/// `GET /v1/nat`: whose addresses change on the way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nat {
-    /// The shared source address, `routing_source_ip`.
-    pub source: Option<String>,
-    /// Its ports that are tenants', such as `20000-45999`.
-    pub ports: String,
-    /// Whose source address becomes the shared one, and when.
-    pub ranges: Vec<NatRange>,
-    /// Destinations that see a VM's own address.
-    pub exempt: Vec<String>,
-    /// Destinations that always see the shared one.
-    pub forced: Vec<String>,
-    /// Where requests for metadata go.
-    #[serde(default)]
-    pub metadata: Option<String>,
-    /// Floating addresses in the order of the file.
-    pub floats: Vec<FloatingIp>,
-    /// VPN instances in the order of the file.
-    #[serde(default)]
-    pub vpns: Vec<Vpn>,
-}
-
-/// A range of source addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NatRange {
-    /// Its zone.
-    pub zone: String,
-    /// The range.
-    pub prefix: String,
-    /// `public`: when it leaves by a public NIC; `forced`: only to a forced destination; `never`.
-    pub when: String,
-}
-
-/// A project's VPN instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vpn {
-    /// The project's network.
-    pub network: String,
-    /// The address that users ask.
-    pub public_address: Ipv4Addr,
-    /// The UDP port that they ask.
-    pub public_port: u16,
-    /// The instance's own address.
-    pub private_address: Ipv4Addr,
-    /// The UDP port it listens on.
-    pub private_port: u16,
-    /// The network's gateway on this node.
-    pub gateway: Ipv4Addr,
-    /// The network's mask.
-    pub netmask: Ipv4Addr,
-    /// First of the addresses that users get.
-    pub first_client: Ipv4Addr,
-    /// Last of them.
-    pub last_client: Ipv4Addr,
-}
-
-/// A floating address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FloatingIp {
-    /// The address.
-    pub address: String,
-    /// The VM's own.
-    pub fixed: String,
-    /// The VM's vif, if it is on this node.
-    pub vif: Option<String>,
-    /// The NIC it is answered for on.
-    pub interface: String,
-    /// `active`, `waiting` for its vif, or `elsewhere`: the VM is on another node.
-    pub state: String,
-}
-
 /// `GET /v1/groups`: a security group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -351,69 +281,6 @@ pub struct Group {
     pub vifs: Vec<String>,
     /// Packets that would open a connection to one of these and are not allowed.
     pub refused: u64,
-}
-
-/// `GET /v1/flows`, `GET /v1/flows?filter=<words>`: one direction of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flow {
-    /// Whether it is the one that opened the connection.
-    pub direction: Direction,
-    /// `tcp`, `udp`, `icmp`, another's number, or an ethertype such as `0x86dd`.
-    pub protocol: String,
-    /// Who sends.
-    pub source: End,
-    /// To whom, as the sender says.
-    pub destination: End,
-    /// The source as it leaves, if it changes.
-    pub new_source: Option<End>,
-    /// The destination as it leaves, if it changes.
-    pub new_destination: Option<End>,
-    /// Name of the port it comes by.
-    pub ingress: String,
-    /// Name of the port it leaves by; `None` until its first packet came.
-    pub egress: Option<String>,
-    /// The tag it leaves with.
-    pub vlan: Option<u16>,
-    /// `open`, `seen`, `closing` or another word for how far it is.
-    pub state: String,
-    /// Seconds since its last packet.
-    pub idle_s: u64,
-}
-
-/// Which direction of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// That of the first packet.
-    #[default]
-    Original,
-    /// That of the answers.
-    Reply,
-}
-
-/// One end of a flow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct End {
-    /// IPv4 address, or MAC where frames are only bridged.
-    pub address: String,
-    /// Port or echo id; `None` where there is none.
-    pub port: Option<u16>,
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => write!(out, "{}:{port}", self.address),
-            None => out.write_str(&self.address),
-        }
-    }
-}
-
-/// `DELETE /v1/flows?filter=<words>`: what was cut.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cut {
-    /// Connections; their next packets open new ones, if they may.
-    pub connections: u64,
 }
 
 /// `POST /v1/handover`: who goes.

@@ -114,6 +114,8 @@ name = "nova-2""#
     assert_eq!(
         begins,
         [
+            "IPv6 reaches VMs that have a security group from their own link alone, until a rule \
+             with an IPv6 cidr lets in more",
             "DHCP and DNS of br100 are dnsmasq's (process 4321), not trunkline's",
             "VMs reach the gateway's address by ping, DHCP and DNS, and metadata",
             "this node has the first address of private (10.0.0.1), as nova gives it to a network's \

@@ -48,8 +48,11 @@ pub(crate) fn run(bytes: &[u8]) {
 fn sender(packet: &[u8]) {
     let Some(ip) = wire::ipv6(packet) else { return };
     assert_eq!(ip.src, packet[8..24]);
+    assert_eq!(wire::ipv6_addresses(packet).map(|(src, _)| src), Some(ip.src));
+    let _ = wire::piece6(packet);
+    let _ = packet.get(40..).and_then(wire::embedded6);
     if let Upper::Icmp(message) = ip.upper {
-        let _ = message.target();
+        let _ = (message.target(), message.what());
         for options in [8, 24] {
             let _ = message.claims_only(options, |mac| mac.0[5] & 1 == 0);
         }

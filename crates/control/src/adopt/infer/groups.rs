@@ -1,6 +1,6 @@
 //! Security groups: the chains that nova made for its VMs, as groups.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Adopted;
 use crate::adopt::Found;
@@ -49,6 +49,13 @@ impl Adopted {
             .collect();
         let all_own = read.iter().flatten().all(|chain| chain.own);
         self.settings.allow_same_net_traffic = (!all_own).then_some(false);
+        if read.iter().any(Option::is_some) {
+            self.warnings.push(
+                "IPv6 reaches VMs that have a security group from their own link alone, until a \
+                 rule with an IPv6 cidr lets in more: nova's chains for it are not read"
+                    .into(),
+            );
+        }
         let mut strange = Vec::new();
         for (vif, chain) in vifs.iter_mut().zip(read) {
             let name = match chain {
@@ -69,7 +76,9 @@ impl Adopted {
                          everything reaches it, by group '{OPEN}'; give it another",
                         vif.name
                     ));
-                    self.group_of(Some(OPEN), vec![RuleEntry::default()])
+                    let six = Some(IpNet::V6(Ipv6Net::default()));
+                    let all = RuleEntry { cidr: six, ..RuleEntry::default() };
+                    self.group_of(Some(OPEN), vec![RuleEntry::default(), all])
                 }
             };
             vif.groups = Some(vec![name]);
