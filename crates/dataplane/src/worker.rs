@@ -1,6 +1,6 @@
 //! One worker's loop.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -153,7 +153,8 @@ pub fn now() -> u32 {
 }
 
 impl Worker {
-    /// Puts a worker together.
+    /// Puts a worker together. Its sockets have frames to receive into: from now on packets may be
+    /// redirected to them, and wait for it to run.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let flows = &parts.shared.flows;
@@ -163,7 +164,7 @@ impl Worker {
             share: u64::from(flows.len() / workers),
             last_ms: now_ms(),
         };
-        let engine = Engine {
+        let mut engine = Engine {
             links: parts.links,
             nics: parts.nics,
             corner: parts.corner,
@@ -182,7 +183,13 @@ impl Worker {
             sweep,
             told_gauges: 0,
         };
+        engine.prime();
         Self { reader: parts.reader, engine, core: parts.core }
+    }
+
+    /// Its sockets, in the order of its links.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.engine.links.iter().map(|link| link.socket.as_fd())
     }
 
     /// Works until told to stop.
@@ -190,7 +197,6 @@ impl Worker {
         if let Some(core) = self.core {
             core_affinity::set_for_current(core);
         }
-        self.engine.prime();
         let mut idle_since = None;
         while !self.engine.shared.stop.load(Relaxed) {
             self.engine.corner.epoch.wake();
@@ -227,7 +233,7 @@ impl Engine {
         }
     }
 
-    /// Fills the receive rings before the first frame.
+    /// Fills the receive rings.
     fn prime(&mut self) {
         for link in &mut self.links {
             link.refill(self.pools.small());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -178,22 +178,26 @@ impl Workers {
         let corners = mesh(workers).context("cannot make an eventfd")?;
         let (umem, punt, nics) = (self.umem, self.punt, self.nics.clone());
         (self.room.punt, self.room.nics) = (true, true);
-        let mut parts = Vec::new();
+        let mut ready = Vec::new();
         self.epochs.clear();
-        for (index, corner) in corners.into_iter().enumerate() {
-            let (links, ways) = open(index, workers, model, umem, punt, &nics, &mut register)?;
+        for ((index, corner), core) in corners.into_iter().enumerate().zip(cores(tuning, workers)?)
+        {
+            let (links, ways, places) = open(index, workers, model, umem, punt, &nics)?;
             let mut takes = links.iter().map(Link::takes_pieces);
             self.room.punt &= takes.next().unwrap_or_default();
             self.room.nics &= takes.all(|takes| takes);
-            parts.push(self.parts(index, corner, links, ways, publisher, tuning));
-        }
-        for (part, core) in parts.iter_mut().zip(cores(tuning, workers)?) {
-            part.core = Some(core);
+            let mut parts = self.parts(index, corner, links, ways, publisher, tuning);
+            parts.core = Some(core);
+            let worker = Worker::new(parts);
+            // What comes before its thread runs waits in rings that have frames.
+            for ((nic, queue), socket) in places.into_iter().zip(worker.sockets()) {
+                register(nic, queue, socket)?;
+            }
+            ready.push((format!("trunkline-w{index}"), worker));
         }
         self.shared.stop.store(false, Relaxed);
-        for part in parts {
-            let name = format!("trunkline-w{}", part.index);
-            let run = move || Worker::new(part).run();
+        for (name, worker) in ready {
+            let run = move || worker.run();
             self.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
         }
         Ok(())
@@ -321,7 +325,11 @@ fn packet_memory(model: &Model, nics: &[NicQueues], workers: usize) -> Result<(U
     Ok((map(memory::chunk(model), frames)?, map(memory::LARGE_CHUNK, large)?))
 }
 
-/// Opens the sockets of one worker: its queue of the punt link, then its queues of every NIC.
+/// A NIC, by its place (none for the punt link), and a queue of it.
+type Place = (Option<usize>, u32);
+
+/// Opens the sockets of one worker: its queue of the punt link, then its queues of every NIC; and
+/// says which they are.
 fn open(
     index: usize,
     workers: usize,
@@ -329,14 +337,13 @@ fn open(
     umem: Umem,
     punt: u32,
     nics: &[NicQueues],
-    register: &mut impl FnMut(Option<usize>, u32, BorrowedFd<'_>) -> Result<()>,
-) -> Result<(Vec<Link>, Vec<NicWay>)> {
+) -> Result<(Vec<Link>, Vec<NicWay>, Vec<Place>)> {
     let (tuning, pieces) = (&model.tuning, memory::wants_pieces(model));
     let ring = tuning.rings as usize;
     let config = SocketConfig { mode: Mode::Copy, ..socket_config(tuning, false) };
     let socket = Socket::open(umem, punt, index as u32, &config)?;
-    register(None, index as u32, socket.as_fd())?;
     let mut links = vec![Link::punt(socket, ring)];
+    let mut places = vec![(None, index as u32)];
     let mut ways = Vec::new();
     for (at, nic) in nics.iter().enumerate() {
         let mut mine = None;
@@ -345,17 +352,17 @@ fn open(
                 let config = SocketConfig { pieces, ..socket_config(tuning, nic.generic) };
                 let socket = Socket::open(umem, plan.ifindex(), queue, &config)
                     .with_context(|| format!("{} queue {queue}", plan.interface()))?;
-                register(Some(at), queue, socket.as_fd())?;
                 tracing::info!(nic = plan.interface(), queue, mode = ?socket.bound(), "AF_XDP");
                 mine.get_or_insert(links.len());
                 links.push(Link::nic(socket, nic.port, ring));
+                places.push((Some(at), queue));
             }
         }
         // Queue q is worker q's; one without a queue hands its frames to one that has.
         let with_queue = index % (nic.sockets().max(1) as usize);
         ways.push(mine.map_or(NicWay::Worker(with_queue), NicWay::Own));
     }
-    Ok((links, ways))
+    Ok((links, ways, places))
 }
 
 /// The model's timeouts as the table counts them, seconds; frames bridged by MAC keep theirs.
