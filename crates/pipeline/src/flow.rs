@@ -2,7 +2,7 @@
 
 use conntrack::layout::{FIN, PROTOCOL_OURS, RST};
 use conntrack::{Flow, FlowKey, Table};
-use wire::{Embedded, Embedded6, Ipv4, Ipv6, Network, Transport, protocol};
+use wire::{Embedded, Embedded6, Ipv4, Ipv6, Network, Transport, extends_ipv6, protocol};
 
 use crate::Packet;
 
@@ -12,12 +12,6 @@ mod tcp {
     pub(super) const SYN: u8 = 2;
     pub(super) const RST: u8 = 4;
     pub(super) const ACK: u8 = 16;
-}
-
-/// Headers between that of IPv6 and what it carries (IANA), and "nothing follows". What is behind
-/// them is for the workers to read, each time.
-const fn extends_ipv6(number: u8) -> bool {
-    matches!(number, 0 | 43 | 44 | 51 | 59 | 60 | 135 | 139 | 140)
 }
 
 /// The key of a packet: by addresses and ports where it has them, else by its MAC addresses.
@@ -60,6 +54,7 @@ fn ipv6(addresses: u64, number: u8, transport: Transport, packet: &Packet<'_>) -
         Transport::Echo { request: true, id } => (id, 0),
         Transport::Echo { request: false, id } => (0, id),
         Transport::None if matches!(number, protocol::ICMP | protocol::ICMPV6) => return None,
+        // What is behind those is for the workers to read, each time.
         Transport::None if extends_ipv6(number) => return None,
         Transport::None => (0, 0),
     };

@@ -98,31 +98,33 @@ fn opener(flow: &Flow, packet: Option<&Packet<'_>>) -> Option<IpAddr> {
 /// `opener`.
 fn admits(tables: &Snapshot, port: PortId, original: &Flow, opener: Option<IpAddr>) -> bool {
     let (key, rewrite) = (original.key(), original.rewrite());
+    if key.is_l2() {
+        // IP is never let in unseen.
+        return !matches!(key.ethertype(), ethertype::IPV4 | ethertype::IPV6);
+    }
     let wanted = match key.protocol() {
         protocol::ICMP => (0, Some(ECHO)),
-        protocol::ICMPV6 => (0, Some(ECHO_6)),
+        protocol::ICMPV6 if key.is_ipv6() => (0, Some(ECHO_6)),
         protocol::TCP | protocol::UDP => (key.sport(), Some(key.dport())),
         _ => (0, None),
     };
+    let (zone, source, seen) = if key.is_ipv6() {
+        let segment = SegmentId::new(key.zone()).and_then(|id| tables.topology.segment(id));
+        let (Some(segment), Some(source)) = (segment, opener) else { return false };
+        (segment.zone, source, source)
+    } else {
+        let seen = if rewrite.source == [0; 4] { key.src() } else { rewrite.source };
+        (ZoneId::new(key.zone()).unwrap_or(ZoneId::NONE), key.src().into(), seen.into())
+    };
     let ask = Ask {
-        zone: ZoneId::new(key.zone()).unwrap_or(ZoneId::NONE),
-        source: key.src().into(),
-        seen: if rewrite.source == [0; 4] { key.src() } else { rewrite.source }.into(),
+        zone,
+        source,
+        seen,
         protocol: key.protocol(),
         source_port: wanted.0,
         port: wanted.1,
         bridged: original.flags() & conntrack::layout::ROUTED == 0,
     };
-    if key.is_l2() {
-        // IP is never let in unseen.
-        return !matches!(key.ethertype(), ethertype::IPV4 | ethertype::IPV6);
-    }
-    if !key.is_ipv6() {
-        return tables.walls.judge(port, &ask).is_some();
-    }
-    let segment = SegmentId::new(key.zone()).and_then(|id| tables.topology.segment(id));
-    let (Some(segment), Some(source)) = (segment, opener) else { return false };
-    let ask = Ask { zone: segment.zone, source, seen: source, ..ask };
     tables.walls.judge(port, &ask).is_some()
 }
 

@@ -263,6 +263,17 @@ fn fragments_are_judged_by_their_datagrams_port() {
 }
 
 #[test]
+fn what_looks_like_a_ping_in_another_protocol_rides_on_no_pings_line() {
+    let mut world = guarded("groups_58", &Plan::new(false).allow(2, any(ICMP)));
+    assert_eq!(heard(&world.send(1, &echo(VM1, VM2, true, 7))), [2]);
+    // ICMPv6 in IPv4, and its echo request.
+    let mut other = echo(VM1, VM2, true, 7);
+    (other[23], other[34]) = (58, 128);
+    assert_eq!(heard(&world.send(1, &other)), [0u8; 0]);
+    assert_eq!(dropped(&world.left, 11, DropReason::SecurityGroup), 1);
+}
+
+#[test]
 fn icmp_that_is_no_echo_is_judged_by_type_each_time() {
     let time = |from: Vm, to: Vm| {
         let mut frame = echo(from, to, true, 1);

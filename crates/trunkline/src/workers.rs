@@ -180,14 +180,14 @@ impl Workers {
         (self.room.punt, self.room.nics) = (true, true);
         let mut ready = Vec::new();
         self.epochs.clear();
-        for ((index, corner), core) in corners.into_iter().enumerate().zip(cores(tuning, workers)?)
-        {
+        let mut cores = cores(tuning, workers)?.into_iter();
+        for (index, corner) in corners.into_iter().enumerate() {
             let (links, ways, places) = open(index, workers, model, umem, punt, &nics)?;
             let mut takes = links.iter().map(Link::takes_pieces);
             self.room.punt &= takes.next().unwrap_or_default();
             self.room.nics &= takes.all(|takes| takes);
             let mut parts = self.parts(index, corner, links, ways, publisher, tuning);
-            parts.core = Some(core);
+            parts.core = cores.next();
             let worker = Worker::new(parts);
             // What comes before its thread runs waits in rings that have frames.
             for ((nic, queue), socket) in places.into_iter().zip(worker.sockets()) {

@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use crate::checksum::{Change, fold, sum};
+use crate::icmp::Echoes;
 use crate::layout::{ICMP_LEN, IPV4_LEN, IPV4_MAX_LEN, IcmpHeader, Ipv4Header, Ports};
 use crate::rewrite::{translate_addresses, translate_packet};
 use crate::{Malformed, Translation, Transport, icmp, protocol};
@@ -36,26 +37,23 @@ pub fn embedded(message: &[u8]) -> Option<Embedded> {
         return None;
     }
     let segment = packet.get(header_len..)?;
-    let transport =
-        if ip.is_later_fragment() { Transport::None } else { transport(ip.protocol, segment) };
+    let transport = if ip.is_later_fragment() {
+        Transport::None
+    } else {
+        quoted(ip.protocol, segment, &icmp::ICMP)
+    };
     Some(Embedded { src: ip.src, dst: ip.dst, protocol: ip.protocol, transport })
 }
 
 /// As [`crate::parse`] reads it, but eight bytes do.
-fn transport(proto: u8, segment: &[u8]) -> Transport {
+pub(crate) fn quoted(proto: u8, segment: &[u8], echoes: &Echoes) -> Transport {
     let Some(segment) = segment.get(..8) else { return Transport::None };
     let Ok((ports, _)) = Ports::ref_from_prefix(segment) else { return Transport::None };
     let (sport, dport) = (ports.source.get(), ports.destination.get());
     match proto {
         protocol::TCP => Transport::Tcp { sport, dport, flags: 0 },
         protocol::UDP => Transport::Udp { sport, dport },
-        protocol::ICMP => match segment[0] {
-            kind @ (icmp::ECHO_REPLY | icmp::ECHO_REQUEST) => Transport::Echo {
-                request: kind == icmp::ECHO_REQUEST,
-                id: u16::from_be_bytes([segment[4], segment[5]]),
-            },
-            _ => Transport::None,
-        },
+        number if number == echoes.protocol => echoes.read(segment),
         _ => Transport::None,
     }
 }

@@ -7,13 +7,37 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::{Change, fold, sum};
 use crate::layout::{EthernetHeader, ICMP_LEN, IPV4_LEN, IcmpHeader, Ipv4Header, MF, OFFSET};
 use crate::rewrite::set_ttl;
-use crate::{Headers, Malformed, Network, Station, ethertype, protocol};
+use crate::{Headers, Malformed, Network, Station, Transport, ethertype, protocol};
 
 pub(crate) const ECHO_REPLY: u8 = 0;
 pub(crate) const ECHO_REQUEST: u8 = 8;
-/// The same of ICMPv6 (RFC 4443 §4); what is below are errors.
-pub(crate) const ECHO_REQUEST_6: u8 = 128;
-pub(crate) const ECHO_REPLY_6: u8 = 129;
+/// A family's echoes: the protocol, and the types of questions and answers. In the other family that
+/// protocol is one without ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Echoes {
+    pub(crate) protocol: u8,
+    pub(crate) request: u8,
+    reply: u8,
+}
+
+/// Those of IPv4.
+pub(crate) const ICMP: Echoes =
+    Echoes { protocol: protocol::ICMP, request: ECHO_REQUEST, reply: ECHO_REPLY };
+/// Those of IPv6 (RFC 4443 §4); types below are errors.
+pub(crate) const ICMPV6: Echoes = Echoes { protocol: protocol::ICMPV6, request: 128, reply: 129 };
+
+impl Echoes {
+    /// The echo that a message of this family's protocol is; none if it is another one, or cut.
+    #[inline]
+    pub(crate) fn read(&self, message: &[u8]) -> Transport {
+        match *message {
+            [kind, _, _, _, a, b, ..] if kind == self.request || kind == self.reply => {
+                Transport::Echo { request: kind == self.request, id: u16::from_be_bytes([a, b]) }
+            }
+            _ => Transport::None,
+        }
+    }
+}
 /// Time to live of what a gateway says itself (RFC 1122 §3.2.1.7, IANA).
 const TTL: u8 = 64;
 /// "Internetwork control", the precedence of errors (RFC 1812 §4.3.2.5).

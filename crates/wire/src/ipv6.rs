@@ -1,8 +1,6 @@
 //! What an IPv6 packet says of itself, as far as one must know who sent it and what lets it in.
 
-use crate::layout::Ports;
 use crate::{MacAddr, Transport, icmp, protocol};
-use zerocopy::FromBytes;
 
 /// Length of an IPv6 header, bytes (RFC 8200 §3).
 const HEADER: usize = 40;
@@ -11,12 +9,13 @@ const EXTENSIONS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+const FRAGMENT: u8 = protocol::FRAGMENT_6;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
+const NOTHING: u8 = 59;
 
 /// Errors have room for a number before what they quote (RFC 4443 §3).
 const QUOTE_AT: usize = 8;
@@ -75,6 +74,24 @@ pub fn ipv6_addresses(packet: &[u8]) -> Option<([u8; 16], [u8; 16])> {
     Some((*src, *rest.first_chunk()?))
 }
 
+/// Whether that number is of a header between that of IPv6 and what it carries (IANA), or says that
+/// nothing follows.
+#[must_use]
+pub const fn extends_ipv6(number: u8) -> bool {
+    matches!(
+        number,
+        HOP_BY_HOP
+            | ROUTING
+            | FRAGMENT
+            | AUTHENTICATION
+            | NOTHING
+            | DESTINATION
+            | MOBILITY
+            | HOST_IDENTITY
+            | SHIM6
+    )
+}
+
 /// Walks through the extension headers to what they carry; none where one is cut.
 fn upper<'a>(next: &mut u8, mut rest: &'a [u8]) -> Option<Upper<'a>> {
     for _ in 0..=EXTENSIONS {
@@ -125,26 +142,8 @@ pub fn embedded6(message: &[u8]) -> Option<Embedded6> {
     let quoted = message.get(QUOTE_AT..).filter(|_| matches!(message.first(), Some(1..=4)))?;
     let (src, dst) = ipv6_addresses(quoted)?;
     let number = *quoted.get(6)?;
-    let transport = quoted.get(HEADER..).map_or(Transport::None, |rest| quote(number, rest));
+    let transport = crate::embedded::quoted(number, quoted.get(HEADER..)?, &icmp::ICMPV6);
     Some(Embedded6 { src, dst, protocol: number, transport })
-}
-
-/// The transport header of a packet that is quoted: eight bytes do.
-fn quote(number: u8, rest: &[u8]) -> Transport {
-    let Some(Ok((ports, rest))) = rest.get(..8).map(Ports::ref_from_prefix) else {
-        return Transport::None;
-    };
-    let (sport, dport) = (ports.source.get(), ports.destination.get());
-    let [kind, _] = sport.to_be_bytes();
-    match (number, kind, rest) {
-        (protocol::TCP, ..) => Transport::Tcp { sport, dport, flags: 0 },
-        (protocol::UDP, ..) => Transport::Udp { sport, dport },
-        (protocol::ICMPV6, icmp::ECHO_REQUEST_6 | icmp::ECHO_REPLY_6, [a, b, ..]) => {
-            let request = kind == icmp::ECHO_REQUEST_6;
-            Transport::Echo { request, id: u16::from_be_bytes([*a, *b]) }
-        }
-        _ => Transport::None,
-    }
 }
 
 impl Icmp<'_> {

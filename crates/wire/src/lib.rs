@@ -40,7 +40,7 @@ pub mod vlan;
 pub use addr::{MacAddr, ParseMacError, Station};
 pub use embedded::{Embedded, embedded, translate_error};
 pub use icmp::IcmpError;
-pub use ipv6::{Embedded6, Icmp, Speaker, Upper, embedded6, ipv6, ipv6_addresses};
+pub use ipv6::{Embedded6, Icmp, Speaker, Upper, embedded6, extends_ipv6, ipv6, ipv6_addresses};
 pub use mss::clamp_mss;
 pub use parse::{Arp, Headers, Ipv4, Ipv6, Malformed, Network, Transport, parse};
 pub use piece::{Part, Piece, piece, piece6};

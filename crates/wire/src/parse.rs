@@ -2,7 +2,8 @@
 
 use zerocopy::FromBytes;
 
-use crate::layout::{ArpPacket, DF, EthernetHeader, Ipv4Header, MF, OFFSET, TagHeader};
+use crate::icmp::Echoes;
+use crate::layout::{ArpPacket, DF, EthernetHeader, ICMP_LEN, Ipv4Header, MF, OFFSET, TagHeader};
 use crate::{ETHERNET_LEN, MacAddr, TAG_LEN, ethertype, icmp, protocol, vlan};
 
 /// What one frame says of itself.
@@ -200,7 +201,7 @@ fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
         let segment = payload.get(header_len..total_len).ok_or(Malformed::Ipv4)?;
         icmp_error = header.protocol == protocol::ICMP
             && segment.first().is_some_and(|kind| icmp::is_error(*kind));
-        transport(header.protocol, segment)?
+        transport(header.protocol, segment, &icmp::ICMP)?
     };
     Ok(Ipv4 {
         src: header.src,
@@ -218,7 +219,7 @@ fn ipv4(payload: &[u8]) -> Result<Ipv4, Malformed> {
 }
 
 #[inline]
-fn transport(proto: u8, segment: &[u8]) -> Result<Transport, Malformed> {
+fn transport(proto: u8, segment: &[u8], echoes: &Echoes) -> Result<Transport, Malformed> {
     let word = |at: usize| segment.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
     let cut = Malformed::Transport;
     match proto {
@@ -238,25 +239,13 @@ fn transport(proto: u8, segment: &[u8]) -> Result<Transport, Malformed> {
             }
             Ok(Transport::Udp { sport: word(0).ok_or(cut)?, dport: word(2).ok_or(cut)? })
         }
-        protocol::ICMP => {
-            if segment.len() < 8 {
-                return Err(cut);
-            }
-            match segment[0] {
-                kind @ (0 | 8) => {
-                    Ok(Transport::Echo { request: kind == 8, id: word(4).ok_or(cut)? })
-                }
-                _ => Ok(Transport::None),
+        number if number == echoes.protocol => {
+            if segment.len() < ICMP_LEN {
+                Err(cut)
+            } else {
+                Ok(echoes.read(segment))
             }
         }
-        protocol::ICMPV6 => match (*segment.first().ok_or(cut)?, segment.len()) {
-            (kind @ (icmp::ECHO_REQUEST_6 | icmp::ECHO_REPLY_6), 8..) => Ok(Transport::Echo {
-                request: kind == icmp::ECHO_REQUEST_6,
-                id: word(4).ok_or(cut)?,
-            }),
-            (icmp::ECHO_REQUEST_6 | icmp::ECHO_REPLY_6, _) => Err(cut),
-            _ => Ok(Transport::None),
-        },
         _ => Ok(Transport::None),
     }
 }
@@ -289,12 +278,8 @@ fn ipv6(payload: &[u8]) -> Result<Network, Malformed> {
         protocol: number,
         fragment: number == protocol::FRAGMENT_6,
         icmp_error: number == protocol::ICMPV6
-            && segment.first().is_some_and(|kind| *kind < icmp::ECHO_REQUEST_6),
-        // ICMP is IPv4's.
-        transport: match number {
-            protocol::ICMP => Transport::None,
-            _ => transport(number, segment)?,
-        },
+            && segment.first().is_some_and(|kind| *kind < icmp::ICMPV6.request),
+        transport: transport(number, segment, &icmp::ICMPV6)?,
     }))
 }
 
@@ -412,6 +397,19 @@ mod tests {
     }
 
     #[test]
+    fn each_family_has_its_own_icmp_and_the_others_is_a_protocol_without_ports() {
+        let echo = [128, 0, 0, 0, 0, 7, 0, 1];
+        let mut packet = syn()[..20].to_vec();
+        packet[3] = 28;
+        packet[9] = protocol::ICMPV6;
+        let headers = parse(&frame(ethertype::IPV4, &[&packet[..], &echo].concat())).unwrap();
+        let Network::Ipv4(ip) = headers.network else { panic!("{headers:?}") };
+        assert_eq!((ip.transport, ip.icmp_error), (Transport::None, false));
+        packet[3] = 21;
+        assert!(parse(&frame(ethertype::IPV4, &[&packet[..], &[128]].concat())).is_ok());
+    }
+
+    #[test]
     fn of_ipv6_the_transport_is_read_where_it_is_next() {
         let packet = |next: u8, payload: &[u8]| {
             let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next, 64];
@@ -427,11 +425,11 @@ mod tests {
         let echo = Transport::Echo { request: false, id: 7 };
         assert_eq!(packet(58, &[129, 0, 0, 0, 0, 7, 0, 1]), Ok((echo, false, false)));
         assert_eq!(packet(58, &[2, 0, 0, 0, 0, 0, 5, 0]), Ok((Transport::None, false, true)));
-        assert_eq!(packet(58, &[135, 0, 0, 0]), Ok((Transport::None, false, false)));
+        assert_eq!(packet(58, &[135, 0, 0, 0, 0, 0, 0, 0]), Ok((Transport::None, false, false)));
         assert_eq!(packet(44, &[6, 0, 0, 1, 0, 0, 0, 7]), Ok((Transport::None, true, false)));
         assert_eq!(packet(1, &[8]), Ok((Transport::None, false, false)), "ICMP is IPv4's");
         let cut = Err(Malformed::Transport);
         assert_eq!([packet(6, &[0; 19]), packet(17, &[0; 8]), packet(58, &[128, 0])], [cut; 3]);
-        assert_eq!(packet(58, &[]), cut);
+        assert_eq!([packet(58, &[]), packet(58, &[135, 0, 0, 0])], [cut; 2]);
     }
 }

@@ -2,7 +2,7 @@
 
 use zerocopy::FromBytes;
 
-use crate::icmp::{ECHO_REPLY, ECHO_REPLY_6, ECHO_REQUEST, ECHO_REQUEST_6};
+use crate::icmp::{self, Echoes};
 use crate::layout::{Ipv4Header, OFFSET, Ports};
 use crate::{Transport, protocol};
 
@@ -36,7 +36,7 @@ pub fn piece(packet: &[u8]) -> Option<Piece> {
     let end = usize::from(ip.total_len.get()).min(packet.len());
     let payload = packet.get(ip.header_len()..end)?;
     let offset = usize::from(ip.flags_fragment.get() & OFFSET) * 8;
-    let part = part(ip.protocol, offset, payload);
+    let part = part(ip.protocol, offset, payload, &icmp::ICMP);
     Some(Piece { id: ip.id.get().into(), protocol: ip.protocol, part })
 }
 
@@ -52,44 +52,40 @@ pub fn piece6(packet: &[u8]) -> Option<Piece> {
     Some(Piece {
         id: u32::from_be_bytes(id),
         protocol: number,
-        part: part(number, offset, payload),
+        part: part(number, offset, payload, &icmp::ICMPV6),
     })
 }
 
-fn part(number: u8, offset: usize, payload: &[u8]) -> Part {
-    let needed = header_len(number);
+fn part(number: u8, offset: usize, payload: &[u8], echoes: &Echoes) -> Part {
+    let needed = header_len(number, echoes);
     match offset {
         0 if payload.len() < needed => Part::Tiny,
-        0 => Part::First(transport(number, payload)),
+        0 => Part::First(transport(number, payload, echoes)),
         1.. if offset < needed => Part::Tiny,
         _ => Part::Later,
     }
 }
 
 /// Bytes of a transport header that a first fragment must have: all but options.
-const fn header_len(number: u8) -> usize {
+const fn header_len(number: u8, echoes: &Echoes) -> usize {
     match number {
         protocol::TCP => 20,
-        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => 8,
+        protocol::UDP => 8,
+        number if number == echoes.protocol => 8,
         _ => 0,
     }
 }
 
 /// The header of a payload that is long enough for it. Lengths in it speak of the whole packet.
-fn transport(number: u8, payload: &[u8]) -> Transport {
+fn transport(number: u8, payload: &[u8], echoes: &Echoes) -> Transport {
     let Ok((ports, rest)) = Ports::ref_from_prefix(payload) else { return Transport::None };
     let (sport, dport) = (ports.source.get(), ports.destination.get());
-    match (number, payload.first().copied(), rest) {
-        (protocol::TCP, _, [_, _, _, _, _, _, _, _, _, flags, ..]) => {
+    match (number, rest) {
+        (protocol::TCP, [_, _, _, _, _, _, _, _, _, flags, ..]) => {
             Transport::Tcp { sport, dport, flags: *flags }
         }
         (protocol::UDP, ..) => Transport::Udp { sport, dport },
-        (protocol::ICMP, Some(kind @ (ECHO_REPLY | ECHO_REQUEST)), [a, b, ..]) => {
-            Transport::Echo { request: kind == ECHO_REQUEST, id: u16::from_be_bytes([*a, *b]) }
-        }
-        (protocol::ICMPV6, Some(kind @ (ECHO_REPLY_6 | ECHO_REQUEST_6)), [a, b, ..]) => {
-            Transport::Echo { request: kind == ECHO_REQUEST_6, id: u16::from_be_bytes([*a, *b]) }
-        }
+        (number, _) if number == echoes.protocol => echoes.read(payload),
         _ => Transport::None,
     }
 }
@@ -202,6 +198,7 @@ mod tests {
         let echo = Part::First(Transport::Echo { request: true, id: 7 });
         assert_eq!(fragment(58, 0, &[128, 0, 0, 0, 0, 7, 0, 1]), Some((0xdead_beef, 58, echo)));
         let part = |next, offset, payload: &[u8]| fragment(next, offset, payload).unwrap().2;
+        assert_eq!(part(1, 0, &[8, 0, 0, 0, 0, 7, 0, 1]), Part::First(Transport::None), "IPv4's");
         assert_eq!(part(17, 1448, &[1, 2]), Part::Later);
         assert_eq!(part(17, 0, &[0; 7]), Part::Tiny);
         assert_eq!(part(6, 8, &[0; 40]), Part::Tiny, "it would write over TCP's flags");

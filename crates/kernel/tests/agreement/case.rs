@@ -96,7 +96,7 @@ fn transport() -> impl Strategy<Value = Transport> {
             .prop_map(|flags| Transport::Tcp { flags }),
         4 => any::<bool>().prop_map(|checksum| Transport::Udp { checksum }),
         2 => any::<bool>().prop_map(|request| Transport::Echo { request }),
-        1 => prop_oneof![Just(47u8), Just(50), Just(132)].prop_map(Transport::Other),
+        1 => prop_oneof![Just(47u8), Just(50), Just(132), Just(58)].prop_map(Transport::Other),
     ]
 }
 
@@ -127,7 +127,7 @@ fn ipv6() -> impl Strategy<Value = Ipv6> {
         2 => any::<bool>().prop_map(|request| Six::Echo { request }),
         1 => Just(Six::Solicitation),
         1 => Just(Six::HopByHop),
-        2 => prop_oneof![Just(59u8), Just(50), Just(132)].prop_map(Six::Other),
+        2 => prop_oneof![Just(59u8), Just(1), Just(50), Just(132)].prop_map(Six::Other),
     ];
     (any::<[u8; 16]>(), any::<[u8; 16]>(), carries, 0usize..100).prop_map(
         |(source, destination, carries, payload)| Ipv6 { source, destination, carries, payload },

@@ -141,7 +141,7 @@ impl Case {
                     Six::Udp(sport) => key(17, sport, 9),
                     Six::Echo { request: true } => key(58, 7, 0),
                     Six::Echo { request: false } => key(58, 0, 7),
-                    Six::Other(number) if number != 59 => key(number, 0, 0),
+                    Six::Other(number) if number != 59 && number != 1 => key(number, 0, 0),
                     _ => FlowKey::l2(to.0, from.0, 0x86dd, ingress, segment),
                 }
             }
